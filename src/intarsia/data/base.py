@@ -1,0 +1,158 @@
+"""What a data set is: a config that opens it, and the opened thing, checked and split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from intarsia.classes import IGNORE, UNKNOWN, ClassTable
+from intarsia.config import NamedConfig
+from intarsia.errors import ConfigError, DataError, FileError
+from intarsia.images.files import Array, Decoded, read_image, read_mask
+from intarsia.progress import Progress
+from intarsia.registry import Registry, did_you_mean
+
+SPLITS = ("train", "val", "test")
+
+
+class DataConfig(NamedConfig):
+    """Settings that every data set has."""
+
+    scale: float = Field(1.0, gt=0, le=8)
+    """Factor on both image sides before the network; scores are counted at the masks' own size all the same."""
+    size: tuple[int, int] | None = None
+    """(height, width) of training samples after scaling; null: the median image's, at most 512."""
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _pair(cls, size: Any) -> Any:
+        return (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
+
+    @field_validator("size")
+    @classmethod
+    def _positive(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        if size is not None and min(size) < 1:
+            raise ValueError("size must be positive")
+        return size
+
+    def open(self, progress: Progress) -> Dataset:
+        """Find, read and check everything.
+
+        Raises:
+            DataError: something cannot be used; the message lists what, where, and what mends it.
+        """
+        raise NotImplementedError
+
+
+DATASETS: Registry[DataConfig] = Registry("data", "data")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and its mask."""
+
+    name: str
+    """Path of the image below its folder, without ending; unique in a data set."""
+    image: Path
+    mask: Path | None
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and masks, checked, with the classes they hold and how they are split."""
+
+    label: str
+    """Name for people: the folder's."""
+    root: Path
+    table: ClassTable
+    table_source: str
+    """Where the class table came from, in words."""
+    splits: Mapping[str, tuple[Item, ...]]
+    split_source: str
+    """Where the split came from, in words."""
+    channels: int
+    """1 if every image is grey, else 3."""
+    value_range: tuple[float, float]
+    mean: tuple[float, ...]
+    """Mean of each channel of the training images, 0..1 scale."""
+    std: tuple[float, ...]
+    class_pixels: Mapping[str, NDArray[np.int64]]
+    """Split to (K,) pixels of each class."""
+    notes: tuple[str, ...] = ()
+    """What a person should know, one line each."""
+    _decoder: list[MaskDecoder] = field(default_factory=list, repr=False)
+
+    def items(self, split: str) -> tuple[Item, ...]:
+        """The items of a split.
+
+        Raises:
+            ConfigError: there is no such split, or it is empty.
+        """
+        if not self.splits.get(split):
+            there = ", ".join(f"{name} ({len(items)})" for name, items in self.splits.items() if items)
+            hint = did_you_mean(split, self.splits)
+            raise ConfigError(f"{self.label}: has no split {split!r}; there are: {there}.{hint}")
+        return self.splits[split]
+
+    def read_image(self, item: Item) -> Array:
+        """(H, W) or (H, W, 3), upright, uint8 or uint16."""
+        return read_image(item.image).pixels
+
+    def read_mask(self, item: Item) -> NDArray[np.uint8]:
+        """(H, W) class numbers; 255 where nothing is known."""
+        if item.mask is None:
+            return np.full((item.height, item.width), IGNORE, np.uint8)
+        if not self._decoder:
+            self._decoder.append(MaskDecoder(self.table))
+        return self._decoder[0](item.mask, read_mask(item.mask))
+
+
+class MaskDecoder:
+    """Values or colours of mask files to class numbers."""
+
+    def __init__(self, table: ClassTable) -> None:
+        self.table, self.values = table, table.lookup()
+        self._colours: NDArray[np.int16] | None = None
+
+    def __call__(self, path: Path, decoded: Decoded) -> NDArray[np.uint8]:
+        """Class numbers of a decoded mask.
+
+        Raises:
+            DataError: a value or colour that the class table does not know.
+        """
+        classes = self.values[decoded.pixels] if decoded.pixels.ndim == 2 else self.of_colours(pack(decoded.pixels))
+        if (classes == UNKNOWN).any():
+            row, column = (int(place) for place in np.argwhere(classes == UNKNOWN)[0])
+            raise DataError(
+                f"{path}: holds {decoded.pixels[row, column].tolist()} at row {row}, column {column}, "
+                "which the class table does not know. Add it to classes.yaml."
+            )
+        return classes.astype(np.uint8)
+
+    def of_colours(self, packed: NDArray[np.int32]) -> NDArray[np.int16]:
+        """Class numbers of packed colours. Greys that are no class colour are read as values."""
+        if self._colours is None:
+            table = np.full(1 << 24, UNKNOWN, np.int16)
+            greys = np.arange(256)
+            table[greys << 16 | greys << 8 | greys] = self.values[:256]
+            for colour, index in self.table.colour_lookup().items():
+                table[colour] = index
+            self._colours = table
+        return self._colours[packed]
+
+
+def pack(pixels: NDArray[Any]) -> NDArray[np.int32]:
+    """(H, W, 3) uint8 colours as (H, W) red<<16 | green<<8 | blue."""
+    if pixels.dtype != np.uint8:
+        raise FileError("mask", "E_MODE", "is a 16-bit colour image; a mask in colours has 8 bits a channel")
+    wide = pixels.astype(np.int32)
+    packed: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    return packed

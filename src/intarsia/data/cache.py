@@ -1,0 +1,74 @@
+"""Where things are kept between runs: what a scan found in each file, keyed by size, time of change and content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+
+
+def cache_folder() -> Path:
+    """INTARSIA_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("INTARSIA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "intarsia"
+
+
+class ScanCache:
+    """What is known of the files below a folder. An unreadable or old cache is as none; one that cannot be written is lost
+    without harm."""
+
+    def __init__(self, root: Path) -> None:
+        digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:24]
+        self.path = cache_folder() / "scans" / f"{digest}.json"
+        self.records: dict[str, dict[str, Any]] = {}
+        self.changed = False
+        try:
+            stored = json.loads(self.path.read_text())
+            if stored.get("version") == VERSION:
+                self.records = stored["files"]
+        except (OSError, ValueError, KeyError, AttributeError):
+            pass
+
+    def get(self, path: Path, kind: str) -> dict[str, Any] | None:
+        """The record of a file that has not changed since: same size and time, or same content."""
+        record = self.records.get(f"{kind}:{path}")
+        if record is None:
+            return None
+        stat = path.stat()
+        if record["size"] != stat.st_size:
+            return None
+        if record["time"] != stat.st_mtime_ns:
+            if record["sha256"] != file_hash(path):
+                return None
+            record["time"], self.changed = stat.st_mtime_ns, True
+        return record
+
+    def put(self, path: Path, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
+        """Remember what was found in a file."""
+        stat = path.stat()
+        record = {"size": stat.st_size, "time": stat.st_mtime_ns, "sha256": file_hash(path), **facts}
+        self.records[f"{kind}:{path}"], self.changed = record, True
+        return record
+
+    def save(self) -> None:
+        """Write aside, then rename, so that a reader never meets half a file."""
+        if not self.changed:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            aside = self.path.with_suffix(f".{os.getpid()}.tmp")
+            aside.write_text(json.dumps({"version": VERSION, "files": self.records}))
+            aside.replace(self.path)
+        except OSError:
+            pass
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,89 @@
+"""Every deliberate exception. The command line prints the message and leaves with the exit code; it never shows a traceback.
+
+    IntarsiaError
+    ├── UsageError        2   a wrong argument
+    │   ├── ConfigError       a setting that does not exist or has a wrong value
+    │   ├── UnknownName       a name that no registry holds
+    │   └── MissingExtra      an optional package that is not installed
+    ├── PartialFailure    3   some items failed, all others are done
+    ├── Diverged          4   the loss is not finite
+    ├── DataError         6   images, masks or class tables that cannot be used
+    │   └── FileError         one file; carries the path and a stable code such as E_TRUNCATED
+    ├── IntegrityError    7   a stored file is not what its manifest says
+    ├── SaveError        74   a result could not be written
+    └── Interrupted      75   stopped by a signal; saved, and can be resumed
+
+A message says what was wrong, what was met, and what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class IntarsiaError(Exception):
+    """The root: catch it to catch everything that intarsia raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(IntarsiaError):
+    """A wrong argument."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting that does not exist or has a wrong value."""
+
+
+class UnknownName(UsageError):
+    """A name that no registry holds."""
+
+
+class MissingExtra(UsageError):
+    """An optional package that is not installed."""
+
+
+class PartialFailure(IntarsiaError):
+    """Some items failed; everything else is done."""
+
+    exit_code = 3
+
+
+class Diverged(IntarsiaError):
+    """The loss is not finite, and stayed so."""
+
+    exit_code = 4
+
+
+class DataError(IntarsiaError):
+    """Images, masks or class tables that cannot be used as they are."""
+
+    exit_code = 6
+
+
+class FileError(DataError):
+    """One file that cannot be used: `path`, a stable `code`, and the `reason` in words."""
+
+    def __init__(self, path: Path | str, code: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason} [{code}]")
+        self.path, self.code, self.reason = Path(path), code, reason
+
+
+class IntegrityError(IntarsiaError):
+    """A stored file is not what its manifest says."""
+
+    exit_code = 7
+
+
+class SaveError(IntarsiaError):
+    """A result could not be written."""
+
+    exit_code = 74
+
+
+class Interrupted(IntarsiaError):
+    """Stopped by a signal after saving; the message says how to go on."""
+
+    exit_code = 75

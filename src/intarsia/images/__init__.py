@@ -1,0 +1,1 @@
+"""Images and masks as NumPy arrays, in and out; no models here."""

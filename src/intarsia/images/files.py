@@ -1,0 +1,181 @@
+"""Safe decoding of image and mask files, and writing of class maps.
+
+Formats are told by content, never by extension; sizes are checked before pixels are decoded; a damaged file raises
+`FileError` with a stable code and is never half read.
+
+| code | what was met |
+|---|---|
+| E_EMPTY | a file of 0 bytes |
+| E_NOT_IMAGE | another kind of file |
+| E_TRUNCATED, E_CORRUPT | the end is missing; the content is damaged |
+| E_TOO_LARGE | more pixels than `max_pixels()` |
+| E_PAGES | several pages or frames in one file |
+| E_MODE | a pixel format that is not read (float, 32-bit) |
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from intarsia.classes import ClassTable
+from intarsia.errors import FileError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "MPO")
+_KINDS = ((b"<", "HTML or XML"), (b"%PDF", "PDF"), (b"PK", "a zip archive"), (b"{", "JSON"), (b"\x93NUMPY", "NumPy data"))
+
+Array = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+def max_pixels() -> int:
+    """Largest image that is decoded: 300 million pixels, or INTARSIA_MAX_PIXELS."""
+    return int(os.environ.get("INTARSIA_MAX_PIXELS", 300_000_000))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One decoded file: pixels, how they were stored, and what was noticed."""
+
+    pixels: Array
+    """(H, W) or (H, W, 3), uint8 or uint16."""
+    format: str
+    mode: str
+    turned: bool = False
+    """Whether an EXIF orientation was applied."""
+    swapped: bool = False
+    """Whether that orientation swapped height and width."""
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        if path.stat().st_size == 0:
+            raise FileError(path, "E_EMPTY", "is empty (0 bytes)")
+        Image.MAX_IMAGE_PIXELS = None  # replaced by our own check, before anything is decoded
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > max_pixels():
+                    raise FileError(
+                        path,
+                        "E_TOO_LARGE",
+                        f"has {image.height} x {image.width} pixels, more than the limit of {max_pixels()}; "
+                        "set INTARSIA_MAX_PIXELS to allow it",
+                    )
+                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                    raise FileError(path, "E_PAGES", f"holds {image.n_frames} pages; save each as a file of its own")
+                yield image
+    except FileError:
+        raise
+    except UnidentifiedImageError:
+        raise FileError(path, "E_NOT_IMAGE", f"is no image file ({_sniffed(path)})") from None
+    except FileNotFoundError:
+        raise FileError(path, "E_MISSING", "does not exist") from None
+    except OSError as error:
+        if "truncated" in str(error).lower():
+            raise FileError(path, "E_TRUNCATED", "is cut off: the end of the file is missing") from None
+        raise FileError(path, "E_CORRUPT", f"cannot be read ({error})") from None
+    except (SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
+        raise FileError(path, "E_CORRUPT", f"is damaged ({error})") from None
+
+
+def _sniffed(path: Path) -> str:
+    start = path.read_bytes()[:512].lstrip()
+    for magic, kind in _KINDS:
+        if start.startswith(magic):
+            return f"it is {kind}"
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError:
+        return "its content is unknown"
+    return "it is a text file"
+
+
+def read_image(path: Path | str) -> Decoded:
+    """An image, upright: (H, W) grey or (H, W, 3) RGB, uint8 or uint16.
+
+    EXIF orientation is applied; palettes and CMYK become RGB; an alpha channel is dropped; 16-bit grey stays 16-bit.
+
+    Raises:
+        FileError: the file is missing, damaged, too large, or no image.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        fmt, mode, notes = str(image.format), image.mode, []
+        before = image.size
+        upright = ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
+        if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            notes.append("alpha channel dropped")
+        if _png_depth(path, fmt) == 16 and mode in ("RGB", "RGBA"):
+            notes.append("16-bit colour read as 8-bit")
+        pixels = _pixels(upright, path)
+        turned = upright is not image
+        return Decoded(pixels, fmt, mode, turned, turned and upright.size != before, tuple(notes))
+
+
+def read_mask(path: Path | str) -> Decoded:
+    """A mask as stored: (H, W) of values or palette indices, or (H, W, 3) of colours; never turned, never resampled.
+
+    Raises:
+        FileError: as `read_image`.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        fmt, mode = str(image.format), image.mode
+        if mode == "P":
+            pixels: Array = np.asarray(image).copy()
+        elif mode == "1":
+            pixels = np.asarray(image).astype(np.uint8)
+        elif mode in ("LA", "La"):
+            pixels = np.asarray(image.convert("L")).copy()
+        else:
+            pixels = _pixels(image, path)
+        return Decoded(pixels, fmt, mode)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # broken EXIF is as no EXIF: the pixels are still good
+        return 1
+
+
+def _png_depth(path: Path, fmt: str) -> int:
+    if fmt != "PNG":
+        return 8
+    with path.open("rb") as file:
+        return file.read(25)[-1]
+
+
+def _pixels(image: Image.Image, path: Path) -> Array:
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if mode == "I":
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise FileError(path, "E_MODE", "holds 32-bit values beyond 0..65535; convert it to 16-bit")
+        return wide.astype(np.uint16)
+    if mode == "F":
+        raise FileError(path, "E_MODE", "holds floating-point values; convert it to 8- or 16-bit")
+    if mode in ("L", "RGB"):
+        return np.asarray(image).copy()
+    return np.asarray(image.convert("L" if mode in ("1", "LA", "La") else "RGB")).copy()
+
+
+def write_class_map(path: Path, classes_HW: NDArray[np.uint8], table: ClassTable) -> None:
+    """A palette PNG: class numbers as indices, class colours as palette."""
+    image = Image.fromarray(np.ascontiguousarray(classes_HW))
+    image.putpalette(table.palette())
+    image.save(path, format="PNG", optimize=False)

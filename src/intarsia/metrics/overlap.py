@@ -1,0 +1,99 @@
+"""Overlap scores from one confusion matrix (Long et al., arXiv:1411.4038, section 5).
+
+n_ij is the number of pixels of class i predicted as j, t_i = sum_j n_ij.
+
+| score | definition | classes that take part |
+|---|---|---|
+| pixel accuracy | sum n_ii / sum t_i | |
+| mean accuracy | mean_i n_ii / t_i | those in the truth |
+| IoU_i | n_ii / (t_i + sum_j n_ji - n_ii) | those in truth or prediction |
+| Dice_i | 2 n_ii / (t_i + sum_j n_ji) | the same |
+| mean IoU, mean Dice | mean_i | the same |
+| frequency-weighted IoU | sum_i t_i IoU_i / sum t_i | those in the truth |
+
+A class that is in neither truth nor prediction has no score (NaN) and is left out of the means; one that is predicted but
+not there has IoU 0 and counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OverlapScores:
+    """Scores of one set of pixels; NaN where a class has no score."""
+
+    pixel_accuracy: float
+    mean_accuracy: float
+    mean_iou: float
+    mean_dice: float
+    frequency_weighted_iou: float
+    iou: Floats
+    """(K,)"""
+    dice: Floats
+    """(K,)"""
+    truth_pixels: NDArray[np.int64]
+    """(K,) t_i"""
+    predicted_pixels: NDArray[np.int64]
+    """(K,) sum_j n_ji"""
+
+    @property
+    def absent(self) -> list[int]:
+        """Classes in neither truth nor prediction; they are in no mean."""
+        return [int(index) for index in np.flatnonzero(np.isnan(self.iou))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; null where a class has no score."""
+
+        def plain(value: float) -> float | None:
+            return None if np.isnan(value) else float(value)
+
+        return {
+            "pixel_accuracy": plain(self.pixel_accuracy),
+            "mean_accuracy": plain(self.mean_accuracy),
+            "mean_iou": plain(self.mean_iou),
+            "mean_dice": plain(self.mean_dice),
+            "frequency_weighted_iou": plain(self.frequency_weighted_iou),
+            "iou": [plain(value) for value in self.iou],
+            "dice": [plain(value) for value in self.dice],
+            "truth_pixels": self.truth_pixels.tolist(),
+            "predicted_pixels": self.predicted_pixels.tolist(),
+        }
+
+
+def overlap_scores(counts_KK: NDArray[np.int64]) -> OverlapScores:
+    """All overlap scores of a confusion matrix, rows truth, columns prediction.
+
+    >>> round(overlap_scores(np.array([[50, 2], [3, 45]])).mean_iou, 6)
+    0.904545
+    """
+    counts = np.asarray(counts_KK, np.int64)
+    right, truth, predicted = np.diag(counts).astype(np.float64), counts.sum(1), counts.sum(0)
+    total = truth.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = right / truth
+        iou = right / (truth + predicted - right)
+        dice = 2 * right / (truth + predicted)
+        weighted = np.nansum(np.where(truth > 0, truth * iou, 0.0)) / total if total else np.nan
+    return OverlapScores(
+        pixel_accuracy=float(right.sum() / total) if total else float("nan"),
+        mean_accuracy=_mean(accuracy[truth > 0]),
+        mean_iou=_mean(iou[~np.isnan(iou)]),
+        mean_dice=_mean(dice[~np.isnan(dice)]),
+        frequency_weighted_iou=float(weighted),
+        iou=iou,
+        dice=dice,
+        truth_pixels=truth,
+        predicted_pixels=predicted,
+    )
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,6 @@
+"""Architectures: one file, one paper. Importing this package registers them."""
+
+from intarsia.models import encdec, unet
+from intarsia.models.base import MODELS, ModelConfig, SegmentationModel, create_model
+
+__all__ = ["MODELS", "ModelConfig", "SegmentationModel", "create_model", "encdec", "unet"]

@@ -1,0 +1,269 @@
+"""The training loop, on Lightning Fabric.
+
+Read `fit` from top to bottom: it is the whole of training. Everything random in step s is a function of (seed, s), so a
+run that was killed and resumed goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from intarsia.data.base import Dataset, Item
+from intarsia.devices import Device
+from intarsia.errors import Diverged, Interrupted
+from intarsia.losses.base import LossConfig
+from intarsia.metrics.overlap import OverlapScores, overlap_scores
+from intarsia.models.base import SegmentationModel, fit_mask
+from intarsia.progress import Progress, Task
+from intarsia.recipes.recipe import TrainConfig
+from intarsia.training.feed import Feeder
+from intarsia.training.history import History
+from intarsia.training.optimizers import make_optimizer
+from intarsia.training.schedules import lr_factor
+from intarsia.training.state import Counters, load_checkpoint, newest_checkpoint, save_checkpoint
+from intarsia.training.validation import score_images
+from intarsia.transforms.preprocess import Preprocess
+
+MOST_BAD_STEPS = 10
+"""Steps in a row without a finite loss and gradient, after which training gives up."""
+
+
+@dataclass
+class Training:
+    """Everything that a loop needs; `counters` says where it stands."""
+
+    run: Path
+    model: SegmentationModel
+    feeder: Feeder
+    dataset: Dataset
+    val_items: tuple[Item, ...]
+    preprocess: Preprocess
+    loss: LossConfig
+    config: TrainConfig
+    device: Device
+    channels_last: bool
+    save_model: Callable[[nn.Module, str, Counters], None]
+    """Writes a model folder of the run: (network, "model" or "model-last", counters)."""
+    progress: Progress
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def total_steps(self) -> float:
+        """Steps that the budget allows; infinite if only the clock ends the run."""
+        epoch = len(self.feeder.items) / (self.feeder.batch * self.config.accumulate)
+        by_epochs = math.ceil(self.config.epochs * epoch) if self.config.epochs else math.inf
+        return max(1, min(by_epochs, self.config.steps or math.inf))
+
+    @property
+    def share(self) -> float:
+        """Share of the run that is done, 0..1, by steps or by the clock, whichever is further."""
+        by_clock = self.counters.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
+        return min(1.0, max(self.counters.step / self.total_steps, by_clock))
+
+
+def fit(training: Training, *, resume: bool = False) -> Counters:
+    """Train to the end of the budget; the best and the last model are in the run folder afterwards.
+
+    Raises:
+        Diverged: loss or gradient stayed without a finite value.
+        Interrupted: a signal came; the state was saved.
+        SaveError: the disk does not take a checkpoint.
+    """
+    config, counters, device = training.config, training.counters, training.device
+    fabric = Fabric(
+        accelerator=device.kind,
+        devices=[device.index] if device.kind == "cuda" else 1,
+        precision="bf16-mixed" if device.precision == "bf16" else "32-true",
+    )
+    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+    net = training.model.to(memory_format=layout)  # type: ignore[call-overload]
+    average = copy.deepcopy(net).requires_grad_(False).to(device.torch_name) if config.ema else None
+    model, optimizer = fabric.setup(net, make_optimizer(net, config))
+    history = History(training.run / "metrics.csv")
+    if resume:
+        counters = training.counters = _resumed(training, net, average, optimizer)
+    history.start_at(counters.step)
+
+    steps = _grouped(training.feeder.batches(counters.step * config.accumulate), config.accumulate)
+    with _signals() as stop, training.progress.task("train", 1.0) as task, torch.random.fork_rng():
+        started = saved = time.monotonic() - counters.seconds
+        while training.share < 1 and not stop and not _stale(training):
+            batches = next(steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * lr_factor(training.share, config)
+            torch.manual_seed(_step_seed(config.seed, counters.step))
+            counters.losses.append(_step(training, fabric, model, optimizer, batches, layout))
+            counters.step += 1
+            if average is not None:
+                _update_average(average, net, config.ema, counters.step)
+            counters.seconds = time.monotonic() - started
+            if counters.step % 10 == 0:
+                history.add_training(training)
+            _show(training, task, history)
+            if training.share >= 1 or training.share * config.validations >= counters.validations + 1:
+                scores, val_loss = _validate(training, average or net)
+                counters.seconds = time.monotonic() - started
+                history.add_validation(training, scores, val_loss)
+                _keep_best(training, average or net, scores)
+            elif time.monotonic() - saved < 60 * config.save_minutes:
+                continue
+            save_checkpoint(training.run / "checkpoints", counters, net, average, optimizer)
+            saved = time.monotonic()
+        if stop:
+            save_checkpoint(training.run / "checkpoints", counters, net, average, optimizer)
+            raise Interrupted(f"stopped at step {counters.step}; saved in {training.run}")
+    training.save_model(average or net, "model-last", counters)
+    return counters
+
+
+def _step(
+    training: Training,
+    fabric: Fabric,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: list[tuple[Tensor, Tensor]],
+    layout: torch.memory_format,
+) -> float:
+    """One optimiser step over the batches; the loss, or NaN if the step was skipped for want of a finite gradient."""
+    model.train()
+    total = 0.0
+    for image_NCHW, mask_NHW in batches:
+        image_NCHW = fabric.to_device(image_NCHW).contiguous(memory_format=layout)
+        logits_NKHW = model(image_NCHW)
+        loss = training.loss(logits_NKHW, fit_mask(fabric.to_device(mask_NHW), logits_NKHW)) / len(batches)
+        fabric.backward(loss)
+        total += float(loss.detach())
+    limit = training.config.clip or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    finite = math.isfinite(total) and bool(torch.isfinite(norm))
+    if finite:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    _guard(training, finite)
+    return total if finite else math.nan
+
+
+def _guard(training: Training, finite: bool) -> None:
+    counters = training.counters
+    counters.bad_steps = 0 if finite else counters.bad_steps + 1
+    if counters.bad_steps >= MOST_BAD_STEPS:
+        raise Diverged(
+            f"{training.run}: loss or gradient had no finite value in {MOST_BAD_STEPS} steps in a row, up to step "
+            f"{counters.step}. Try a smaller train.lr (it was {training.config.lr}), or train.precision=fp32."
+        )
+
+
+def _validate(training: Training, net: nn.Module) -> tuple[OverlapScores, float]:
+    counts = np.zeros((training.dataset.table.count,) * 2, np.int64)
+    losses = []
+    for scored in score_images(
+        net,
+        training.dataset,
+        training.val_items,
+        training.preprocess,
+        training.device,
+        loss=training.loss,
+        channels_last=training.channels_last,
+    ):
+        counts += scored.counts
+        losses.append(scored.loss)
+    training.counters.validations = max(
+        training.counters.validations + 1, math.floor(training.share * training.config.validations)
+    )
+    return overlap_scores(counts), float(np.mean(losses))
+
+
+def _keep_best(training: Training, net: nn.Module, scores: OverlapScores) -> None:
+    counters = training.counters
+    value = scores.mean_iou if math.isfinite(scores.mean_iou) else 0.0
+    counters.stale += 1
+    if value > counters.best:
+        counters.best, counters.best_step, counters.stale = value, counters.step, 0
+        training.save_model(net, "model", counters)
+
+
+def _stale(training: Training) -> bool:
+    patience = training.config.patience
+    return patience is not None and training.counters.stale >= patience
+
+
+def _resumed(
+    training: Training, net: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
+) -> Counters:
+    checkpoint, skipped = newest_checkpoint(training.run / "checkpoints")
+    for line in skipped:
+        training.progress.note(line)
+    if checkpoint is None:
+        training.progress.note("resume   no checkpoint yet: from the start")
+        return training.counters
+    counters = load_checkpoint(checkpoint, net, average, optimizer)
+    training.progress.note(f"resume   from step {counters.step}, best val mIoU {max(counters.best, 0):.3f}")
+    return counters
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, net: nn.Module, decay: float, step: int) -> None:
+    """average <- d average + (1 - d) net, with d rising from 0 to `decay` over the first steps."""
+    decay = min(decay, step / (step + 10))
+    ours, theirs = list(average.state_dict().values()), list(net.state_dict().values())
+    for mine, new in zip(ours, theirs, strict=True):
+        if mine.is_floating_point():
+            mine.lerp_(new, 1 - decay)
+        else:
+            mine.copy_(new)
+
+
+def _show(training: Training, task: Task, history: History) -> None:
+    counters = training.counters
+    total = training.total_steps
+    where = f"{counters.step} of {total:.0f}" if math.isfinite(total) else f"step {counters.step}"
+    recent = [loss for loss in history.recent(counters) if math.isfinite(loss)]
+    loss = f"loss {np.mean(recent):.3f}" if recent else "loss -"
+    best = f"val mIoU {history.last_mean_iou:.3f}" if history.last_mean_iou is not None else ""
+    task.update(training.share, f"{where}   {history.speed(training):.0f} img/s   {loss}   {best}".rstrip())
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _grouped(batches: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    while True:
+        yield list(itertools.islice(batches, size))
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that holds the signal once SIGINT or SIGTERM came; a second SIGINT aborts."""
+    came: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, remember)
+    except ValueError:  # not the main thread: signals stay as they are
+        pass
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,70 @@
+"""Full images through a model: class maps and counts at the masks' own size. Training and evaluation use the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from intarsia.data.base import Dataset, Item
+from intarsia.devices import Device
+from intarsia.metrics.confusion import confusion
+from intarsia.models.base import class_map, logits_for, resize_logits
+from intarsia.transforms.preprocess import Preprocess, resize_mask
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image after the network."""
+
+    item: Item
+    prediction: NDArray[np.uint8]
+    """(H, W) class numbers."""
+    mask: NDArray[np.uint8]
+    counts: NDArray[np.int64]
+    """(K, K) confusion matrix of this image."""
+    loss: float
+    """At the network's resolution; NaN if no loss was asked for."""
+
+
+def autocast(device: Device) -> AbstractContextManager[object]:
+    """Where the network computes in the device's precision."""
+    if device.precision == "bf16":
+        return torch.autocast(device.kind, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@torch.inference_mode()
+def score_images(
+    model: nn.Module,
+    dataset: Dataset,
+    items: Iterable[Item],
+    preprocess: Preprocess,
+    device: Device,
+    *,
+    loss: object = None,
+    channels_last: bool = False,
+) -> Iterator[Scored]:
+    """Each image with its prediction and counts, in order; the model is put into evaluation and stays there."""
+    model.eval()
+    num_classes = dataset.table.count
+    for item in items:
+        image_NCHW = preprocess(dataset.read_image(item)).unsqueeze(0).to(device.torch_name)
+        if channels_last:
+            image_NCHW = image_NCHW.contiguous(memory_format=torch.channels_last)
+        mask = dataset.read_mask(item)
+        with autocast(device):
+            logits = logits_for(model, image_NCHW)
+        value = float(loss(logits, _small(mask, logits))) if callable(loss) else float("nan")
+        prediction = class_map(resize_logits(logits, (item.height, item.width)))[0].cpu()
+        counts = confusion(prediction, torch.from_numpy(mask), num_classes)
+        yield Scored(item, prediction.numpy(), mask, counts.numpy(), value)
+
+
+def _small(mask: NDArray[np.uint8], logits: Tensor) -> Tensor:
+    return resize_mask(torch.from_numpy(mask), (logits.shape[-2], logits.shape[-1])).unsqueeze(0).to(logits.device)

@@ -1,0 +1,95 @@
+"""Random window of an image and its mask: zoom, aspect, shift, mirror, quarter turns, in one cut and one resize.
+
+Image: bilinear, antialiased when shrinking. Mask: nearest. What lies outside the image is mirrored in the image and
+ignored (255) in the mask, so that nothing that was not seen is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intarsia.classes import IGNORE
+from intarsia.ops.pad import mirror_index
+from intarsia.transforms.preprocess import resize_image, resize_mask
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle in the image, (top, left, height, width) in pixels, and how it is turned."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirror_columns: bool = False
+    mirror_rows: bool = False
+    quarter_turns: int = 0
+
+
+def draw_window(
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    zoom: tuple[float, float],
+    aspect: float,
+    mirror: str,
+    turn: bool,
+) -> Window:
+    """A window of the image that becomes `size`: zoom is log-uniform, the place uniform over all that fit.
+
+    Args:
+        image_size: (height, width) of the image.
+        size: (height, width) of the result.
+        zoom: least and largest enlargement.
+        aspect: largest factor by which height and width are zoomed differently, >= 1.
+        mirror: none, horizontal or both.
+        turn: whether quarter turns are drawn.
+    """
+    factor = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
+    squeeze = math.exp(rng.uniform(-0.5, 0.5) * math.log(aspect))
+    quarter_turns = int(rng.integers(4)) if turn else 0
+    out = size if quarter_turns % 2 == 0 else (size[1], size[0])
+    height, width = max(1, round(out[0] / (factor * squeeze))), max(1, round(out[1] / (factor / squeeze)))
+    top, left = (_place(side, part, rng) for side, part in zip(image_size, (height, width), strict=True))
+    flips = rng.random(2) < 0.5
+    return Window(
+        top, left, height, width, bool(mirror != "none" and flips[0]), bool(mirror == "both" and flips[1]), quarter_turns
+    )
+
+
+def _place(side: int, part: int, rng: np.random.Generator) -> int:
+    """Start of a part on a side; negative if the part is larger, so that the side lies anywhere within it."""
+    spare = side - part
+    return int(rng.integers(min(0, spare), max(0, spare) + 1))
+
+
+def cut_window(image_CHW: Tensor, mask_HW: Tensor, window: Window, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The window of image and mask, turned and resized to `size`."""
+    height, width = mask_HW.shape
+    bottom, right = window.top + window.height, window.left + window.width
+    if window.top >= 0 and window.left >= 0 and bottom <= height and right <= width:
+        image = image_CHW[:, window.top : bottom, window.left : right]
+        mask = mask_HW[window.top : bottom, window.left : right]
+    else:
+        rows = mirror_index(height, max(0, -window.top), max(0, bottom - height))
+        columns = mirror_index(width, max(0, -window.left), max(0, right - width))
+        first_row, first_column = max(0, window.top), max(0, window.left)
+        rows = rows[first_row : first_row + window.height]
+        columns = columns[first_column : first_column + window.width]
+        image = image_CHW[:, rows][:, :, columns]
+        mask = torch.full((window.height, window.width), IGNORE, dtype=mask_HW.dtype)
+        inside = mask_HW[max(0, window.top) : bottom, max(0, window.left) : right]
+        row, column = max(0, -window.top), max(0, -window.left)
+        mask[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    flipped = [axis for axis, flip in ((-1, window.mirror_columns), (-2, window.mirror_rows)) if flip]
+    if flipped:
+        image, mask = image.flip(flipped), mask.flip(flipped)
+    if window.quarter_turns:
+        image, mask = image.rot90(window.quarter_turns, (-2, -1)), mask.rot90(window.quarter_turns, (-2, -1))
+    return resize_image(image.contiguous(), size), resize_mask(mask.contiguous(), size)

@@ -1,0 +1,91 @@
+"""From decoded pixels to what a network takes: channels, range, scale, normalisation. Saved with every model."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from intarsia.config import Config
+from intarsia.errors import DataError
+
+
+class Preprocess(Config):
+    """x = ((pixel - low) / (high - low) - mean) / std, after a resize by `scale`."""
+
+    channels: int = Field(3, ge=1)
+    """Channels that the network takes: 1 grey, 3 RGB."""
+    value_range: tuple[float, float] = (0.0, 255.0)
+    """Pixel values that become 0 and 1: (0, 255) for 8-bit, the data set's range for 16-bit. Never clipped."""
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Mean of each channel on the 0..1 scale."""
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Standard deviation of each channel on the 0..1 scale."""
+    scale: float = Field(1.0, gt=0, le=8)
+    """Factor on both sides of an image before the network; the logits are brought back to the image's size."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Preprocess:
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"mean and std need {self.channels} numbers each")
+        if min(self.std) <= 0 or self.value_range[1] <= self.value_range[0]:
+            raise ValueError("std must be positive, and value_range must rise")
+        return self
+
+    def scaled_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) after the resize by `scale`."""
+        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
+
+    def normalise(self, unit_CHW: Tensor) -> Tensor:
+        """(..., C, H, W) on the 0..1 scale to mean 0 and deviation 1."""
+        mean = torch.tensor(self.mean, device=unit_CHW.device).reshape(-1, 1, 1)
+        std = torch.tensor(self.std, device=unit_CHW.device).reshape(-1, 1, 1)
+        return (unit_CHW - mean) / std
+
+    def to_unit(self, pixels_CHW: Tensor) -> Tensor:
+        """Stored values to the 0..1 scale, float32."""
+        low, high = self.value_range
+        return (pixels_CHW.float() - low) / (high - low)
+
+    def __call__(self, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+        """A decoded image, (H, W) or (H, W, 3), as the network takes it: (C, h, w) float32."""
+        pixels_CHW = resize_image(to_channels(pixels, self.channels), self.scaled_size(*pixels.shape[:2]))
+        return self.normalise(self.to_unit(pixels_CHW))
+
+
+def to_channels(pixels: NDArray[np.uint8] | NDArray[np.uint16], channels: int) -> Tensor:
+    """(H, W) or (H, W, 3) as (C, H, W): grey is repeated, RGB is weighed to grey (ITU-R BT.601).
+
+    uint8 stays uint8; uint16 becomes float32, which holds it exactly.
+    """
+    array = pixels.astype(np.float32) if pixels.dtype == np.uint16 else pixels
+    image = torch.from_numpy(np.ascontiguousarray(array))
+    if image.ndim == 2:
+        return image.unsqueeze(0).expand(channels, -1, -1)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(f"an image must be (height, width) or (height, width, 3), got {tuple(image.shape)}.")
+    if channels == 3:
+        return image.permute(2, 0, 1)
+    if channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114])
+        grey = (image.float() @ weights).unsqueeze(0)
+        return grey.round().to(torch.uint8) if image.dtype == torch.uint8 else grey
+    raise DataError(f"the network takes {channels} channels, the image has 3.")
+
+
+def resize_image(image_CHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear with antialiasing, half-pixel centres; the type (uint8 or float) stays."""
+    if tuple(image_CHW.shape[-2:]) == size:
+        return image_CHW
+    resized = F.interpolate(image_CHW.unsqueeze(0), size, mode="bilinear", antialias=True, align_corners=False)
+    return resized.squeeze(0)
+
+
+def resize_mask(mask_HW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest, pixel centres; no class appears that was not there."""
+    if tuple(mask_HW.shape) == size:
+        return mask_HW
+    return F.interpolate(mask_HW[None, None], size, mode="nearest-exact")[0, 0]
