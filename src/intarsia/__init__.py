@@ -17,7 +17,7 @@ _HOMES = {
     "evaluate": "intarsia.evaluation.evaluate",
     "load": "intarsia.prediction.predictor",
     "predict": "intarsia.prediction.batch",
-    "train": "intarsia.training.train",
+    "train": "intarsia.evaluation.experiment",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

@@ -28,7 +28,13 @@ FILE_NAMES = ("classes.yaml", "classes.yml", "classes.json")
 
 Colour = tuple[int, int, int]
 _KNOWN = ("names", "colors", "ignore_index", "values", "classes")
-_ALIASES = {"palette": "colors", "colours": "colors", "class_names": "names", "labels": "names", "ignore": "ignore_index"}
+_ALIASES = {
+    "palette": "colors",
+    "colours": "colors",
+    "class_names": "names",
+    "labels": "names",
+    "ignore": "ignore_index",
+}
 _DESCRIPTIVE = ("ignore_name", "ignore_color", "num_classes", "description", "source", "license", "licence", "version")
 _FEW = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 
@@ -59,7 +65,9 @@ class ClassTable(Config):
     @field_validator("names", mode="before")
     @classmethod
     def _texts(cls, names: Any) -> Any:
-        return tuple(str(name) for name in names) if isinstance(names, Sequence) and not isinstance(names, str) else names
+        return (
+            tuple(str(name) for name in names) if isinstance(names, Sequence) and not isinstance(names, str) else names
+        )
 
     @field_validator("colors", mode="before")
     @classmethod
@@ -93,11 +101,10 @@ class ClassTable(Config):
         table = np.full(65536, UNKNOWN, np.int16)
         if self.values is None:
             table[: self.count] = np.arange(self.count)
-        else:
-            for value, name in self.values.items():
-                table[value] = IGNORE if name == "ignore" else self.names.index(name)
         if self.ignore_index is not None and 0 <= self.ignore_index <= 65535:
             table[self.ignore_index] = IGNORE
+        for value, name in (self.values or {}).items():  # what is said of a value holds before ignore_index
+            table[value] = IGNORE if name == "ignore" else self.names.index(name)
         return table
 
     def colour_lookup(self) -> dict[int, int]:

@@ -18,6 +18,18 @@ from intarsia.errors import ConfigError
 from intarsia.registry import did_you_mean
 
 
+class InvalidSettings(ConfigError):
+    """Values that were refused: `problems` holds (path, text) of each."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{path}: {text}" if path else text for path, text in problems))
+
+    def below(self, where: str) -> InvalidSettings:
+        """The same, with paths that start at `where`."""
+        return InvalidSettings([(".".join(filter(None, (where, path))), text) for path, text in self.problems])
+
+
 class Config(BaseModel):
     """A frozen value. The string under a field is its help."""
 
@@ -29,7 +41,7 @@ class Config(BaseModel):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise _explained(error, type(self), "") from None
+            raise InvalidSettings(_problems(error, type(self))) from None
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, *, where: str = "", **settings: Any) -> Self:
         """A checked copy with changes. A mapping for a nested config changes that config's settings.
@@ -48,12 +60,14 @@ class Config(BaseModel):
             if key not in fields:
                 prefix = f"{where}." if where else ""
                 hint = did_you_mean(f"{prefix}{key}", [f"{prefix}{name}" for name in fields])
-                raise ConfigError(f"{path}: there is no such setting.{hint or ' There are: ' + ', '.join(fields) + '.'}")
+                raise ConfigError(
+                    f"{path}: there is no such setting.{hint or ' There are: ' + ', '.join(fields) + '.'}"
+                )
             values[key] = _merged(values[key], new, path)
         try:
-            return type(self).model_validate(values)
-        except ValidationError as error:
-            raise _explained(error, type(self), where) from None
+            return type(self)(**values)
+        except InvalidSettings as error:
+            raise error.below(where) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON and YAML hold them; nested configs keep the settings of their own class."""
@@ -84,18 +98,19 @@ def _merged(old: Any, new: Any, path: str) -> Any:
     return new
 
 
-def _explained(error: ValidationError, cls: type[BaseModel], where: str) -> ConfigError:
-    lines = []
+def _problems(error: ValidationError, cls: type[BaseModel]) -> list[tuple[str, str]]:
+    """(path, text) of each value that was refused."""
+    problems = []
     for item in error.errors():
-        path = ".".join(part for part in (where, *map(str, item["loc"])) if part and "[" not in part)
+        path = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            fields = list(cls.model_fields)
-            lines.append(f"{path}: there is no such setting.{did_you_mean(str(item['loc'][-1]), fields)}")
+            text = f"there is no such setting.{did_you_mean(str(item['loc'][-1]), cls.model_fields)}"
         else:
-            text = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            text = text[:1].lower() + text[1:]
-            lines.append(f"{path}: {text}, got {item['input']!r}.".removeprefix(": "))
-    return ConfigError("\n".join(dict.fromkeys(lines)))
+            reason = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            met = "" if isinstance(item["input"], (Mapping, BaseModel)) else f", got {item['input']!r}"
+            text = f"{reason[:1].lower()}{reason[1:]}{met}."
+        problems.append((path, text))
+    return list(dict.fromkeys(problems))
 
 
 T = TypeVar("T", bound=Config)
@@ -106,11 +121,16 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads: the text 1e3 in quotes."""
+
+
+_Dumper.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+_NUMBER = ("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+_Loader.add_implicit_resolver(*_NUMBER)
+_Dumper.add_implicit_resolver(*_NUMBER)
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
@@ -172,6 +192,8 @@ def to_yaml(config: Config, *, comments: bool = True, indent: int = 0) -> str:
         if isinstance(value, Config):
             lines += [f"{pad}{name}:", to_yaml(value, comments=comments, indent=indent + 1).rstrip("\n")]
         else:
-            text = yaml.safe_dump(data[name], default_flow_style=True, width=10**9, allow_unicode=True).strip()
+            text = yaml.dump(
+                data[name], Dumper=_Dumper, default_flow_style=True, width=10**9, allow_unicode=True
+            ).strip()
             lines.append(f"{pad}{name}: {text.removesuffix('...').strip()}")
     return "\n".join(lines) + "\n"

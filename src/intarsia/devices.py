@@ -28,7 +28,7 @@ class Device:
         return f"{self.kind}:{self.index}" if self.kind == "cuda" else self.kind
 
     def describe(self) -> str:
-        """"CPU, 2 cores, bf16", as the first line of a command shows it."""
+        """ "CPU, 2 cores, bf16", as the first line of a command shows it."""
         if self.kind == "cuda":
             import torch
 

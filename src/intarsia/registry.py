@@ -87,7 +87,7 @@ class Registry(Generic[C]):
 
 
 def did_you_mean(name: str, known: Iterable[str], quote: str = "'{}'") -> str:
-    """" Did you mean 'unet'?" or "" if nothing known is near."""
+    """ " Did you mean 'unet'?" or "" if nothing known is near."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" Did you mean {quote.format(near[0])}?" if near else ""
 

@@ -114,7 +114,7 @@ def write_model(folder: Path, weights: Mapping[str, NDArray[Any]], manifest: Map
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        save_file({key: np.ascontiguousarray(value) for key, value in weights.items()}, aside / WEIGHTS)
+        save_file(dict(weights), aside / WEIGHTS)
         files = {WEIGHTS: file_sha256(aside / WEIGHTS)}
         write_json(aside / MANIFEST, {"format": FORMAT, **manifest, "files": files, "environment": environment()})
         replace_folder(aside, folder)

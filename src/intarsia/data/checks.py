@@ -154,7 +154,9 @@ def _unreadable(found: Findings, scanned: Sequence[ScannedPair]) -> None:
 
 
 def _sizes(found: Findings, scanned: Sequence[ScannedPair]) -> None:
-    swapped, turned, other = [], [], []
+    swapped: list[str] = []
+    turned: list[str] = []
+    other: list[str] = []
     for one in _readable_masks(scanned):
         image, mask = one.image, one.mask
         if image is None or mask is None or "error" in image:
@@ -220,7 +222,11 @@ def check_values(found: Findings, scanned: Sequence[ScannedPair], table: ClassTa
             f"masks hold values that are not in the class table: {_listed(values.numbers)}",
             values.lines,
             f"the table has {table.count} classes"
-            + (f", {', '.join(map(str, sorted(table.values)))} in files" if table.values else f" (0..{table.count - 1})")
+            + (
+                f", {', '.join(map(str, sorted(table.values)))} in files"
+                if table.values
+                else f" (0..{table.count - 1})"
+            )
             + ". Add the values to classes.yaml, or set  ignore_index",
         )
     if colours.numbers:
@@ -242,7 +248,8 @@ class _Unknown:
 
 def _unknown(found: Findings, masks: Sequence[ScannedPair], classes_of: Callable[[Any], Any]) -> _Unknown:
     totals: dict[int, int] = {}
-    lines, seen = [], set()
+    lines: list[str] = []
+    seen: set[int] = set()
     for one in masks:
         pairs = np.asarray(_fact(one.mask, "values"), np.int64).reshape(-1, 2)
         seen.update(int(value) for value in pairs[:, 0])
@@ -275,7 +282,9 @@ def infer_table(found: Findings, scanned: Sequence[ScannedPair]) -> ClassTable |
         seen.update(number & 255 if _fact(one.mask, "coloured") else number for number in numbers)
     examples = [found.name(one.pair.mask) for one in masks]
     if seen <= {0} or len(seen) < 2:
-        found.add("E_ONE_VALUE", f"every mask holds only the value {_listed(sorted(seen))}", examples, "draw the classes")
+        found.add(
+            "E_ONE_VALUE", f"every mask holds only the value {_listed(sorted(seen))}", examples, "draw the classes"
+        )
         return None
     if seen == {0, 255}:
         found.add(
@@ -296,12 +305,11 @@ def infer_table(found: Findings, scanned: Sequence[ScannedPair]) -> ClassTable |
             "E_VALUE",
             f"masks hold the values {_listed(classes)}, which are not 0..K-1",
             examples,
-            "make a file classes.yaml that names them:\n"
-            f"  names: [{names}{more}]\n  values: {{{pairs}{more}}}",
+            f"make a file classes.yaml that names them:\n  names: [{names}{more}]\n  values: {{{pairs}{more}}}",
         )
         return None
-    names = ("background", "foreground") if count == 2 else tuple(f"class {index}" for index in range(count))
-    return ClassTable(names=names, ignore_index=255 if 255 in seen else None)
+    inferred = ("background", "foreground") if count == 2 else tuple(f"class {index}" for index in range(count))
+    return ClassTable(names=inferred, ignore_index=255 if 255 in seen else None)
 
 
 def _infer_from_colours(

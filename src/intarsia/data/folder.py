@@ -92,7 +92,9 @@ def _notes(layout: Layout, scanned: Sequence[ScannedPair], found: Findings) -> l
 def _leaks(scanned: Sequence[ScannedPair]) -> list[str]:
     """Equal files on both sides of a split that was given."""
     training = {(one.image or {}).get("sha256") for one in scanned if one.pair.split == "train"} - {None}
-    leaked = [one for one in scanned if one.pair.split in ("val", "test") and (one.image or {}).get("sha256") in training]
+    leaked = [
+        one for one in scanned if one.pair.split in ("val", "test") and (one.image or {}).get("sha256") in training
+    ]
     first = f", first {leaked[0].pair.name}" if leaked else ""
     return [f"{len(leaked)} images of val and test are also in train, file for file{first}"] if leaked else []
 
@@ -141,7 +143,7 @@ def _assemble(
         mean=mean,
         std=std,
         class_pixels={s: _class_pixels([facts[i.name] for i in splits[s]], decoder) for s in SPLITS if splits[s]},
-        notes=tuple([*notes, *drawn]),
+        notes=(*notes, *drawn),
     )
 
 
@@ -176,6 +178,8 @@ def _class_pixels(pairs: Sequence[ScannedPair], decoder: MaskDecoder) -> NDArray
     for one in pairs:
         mask = one.mask or {}
         values = np.asarray(mask["values"], np.int64).reshape(-1, 2)
-        classes = decoder.of_colours(values[:, 0].astype(np.int32)) if mask["coloured"] else decoder.values[values[:, 0]]
+        classes = (
+            decoder.of_colours(values[:, 0].astype(np.int32)) if mask["coloured"] else decoder.values[values[:, 0]]
+        )
         np.add.at(totals, classes, values[:, 1])
     return totals[: decoder.table.count]

@@ -97,15 +97,12 @@ def mask_facts(path: Path) -> dict[str, Any]:
     pixels = decoded.pixels
     if coloured := pixels.ndim == 3:
         red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-        if np.array_equal(red, green) and np.array_equal(red, blue):
-            grey = True
-        else:
-            grey = False
+        grey = np.array_equal(red, green) and np.array_equal(red, blue)
         numbers, counts = np.unique(pack(pixels), return_counts=True)
     else:
         grey = True
         every = np.bincount(pixels.ravel())
-        numbers = np.flatnonzero(every)
+        numbers = np.flatnonzero(every).astype(np.int32)
         counts = every[numbers]
     kept = np.argsort(-counts, kind="stable")[:MAX_VALUES]
     return {

@@ -31,8 +31,14 @@ from intarsia.errors import FileError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "MPO")
-_KINDS = ((b"<", "HTML or XML"), (b"%PDF", "PDF"), (b"PK", "a zip archive"), (b"{", "JSON"), (b"\x93NUMPY", "NumPy data"))
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
+_KINDS = (
+    (b"<", "HTML or XML"),
+    (b"%PDF", "PDF"),
+    (b"PK", "a zip archive"),
+    (b"{", "JSON"),
+    (b"\x93NUMPY", "NumPy data"),
+)
 
 Array = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -73,8 +79,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                         f"has {image.height} x {image.width} pixels, more than the limit of {max_pixels()}; "
                         "set INTARSIA_MAX_PIXELS to allow it",
                     )
-                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                    raise FileError(path, "E_PAGES", f"holds {image.n_frames} pages; save each as a file of its own")
+                pages = getattr(image, "n_frames", 1)
+                if pages > 1 and image.format != "MPO":
+                    raise FileError(path, "E_PAGES", f"holds {pages} pages; save each as a file of its own")
                 yield image
     except FileError:
         raise

@@ -13,10 +13,10 @@ Rgb = NDArray[np.uint8]
 
 def to_rgb8(image: NDArray[np.uint8] | NDArray[np.uint16], value_range: tuple[float, float] | None = None) -> Rgb:
     """(H, W) or (H, W, 3) of any depth as (H, W, 3) uint8 for the eye; 16-bit is stretched over `value_range`."""
-    if image.dtype != np.uint8:
-        low, high = value_range or (float(image.min()), float(image.max()))
-        image = np.clip((image.astype(np.float32) - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
-    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    low, high = value_range or (float(image.min()), float(image.max()))
+    stretched = (image.astype(np.float32) - low) * (255 / max(high - low, 1))
+    shown: Rgb = image.astype(np.uint8) if image.dtype == np.uint8 else np.clip(stretched, 0, 255).astype(np.uint8)
+    return np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
 
 
 def colorize(classes_HW: NDArray[np.uint8], table: ClassTable) -> Rgb:

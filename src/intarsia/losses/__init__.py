@@ -5,4 +5,12 @@ from intarsia.losses.cross_entropy import CrossEntropyConfig, cross_entropy
 from intarsia.losses.dice import DiceConfig, soft_dice
 from intarsia.losses.sum import CrossEntropyDiceConfig
 
-__all__ = ["LOSSES", "CrossEntropyConfig", "CrossEntropyDiceConfig", "DiceConfig", "LossConfig", "cross_entropy", "soft_dice"]
+__all__ = [
+    "LOSSES",
+    "CrossEntropyConfig",
+    "CrossEntropyDiceConfig",
+    "DiceConfig",
+    "LossConfig",
+    "cross_entropy",
+    "soft_dice",
+]

@@ -26,7 +26,9 @@ class DiceConfig(LossConfig):
         sums = pixels.class_sums(squared=self.squared)
         intersection, probability, truth = sums.intersection, sums.probability, sums.truth
         if not self.per_image:
-            intersection, probability, truth = (part.sum(0, keepdim=True) for part in (intersection, probability, truth))
+            intersection, probability, truth = (
+                part.sum(0, keepdim=True) for part in (intersection, probability, truth)
+            )
         dice = (2 * intersection + self.smooth) / (probability + truth + self.smooth)
         if not self.background and dice.shape[1] > 1:
             dice = dice[:, 1:]

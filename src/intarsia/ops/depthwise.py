@@ -18,7 +18,8 @@ def depthwise_in_float32(model: nn.Module) -> nn.Module:
     """Let every depthwise convolution of `model` compute in float32 under autocast; weights and names stay as they are."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.__class__ = _in_float32(type(module))
+            cls: Any = type(module)
+            module.__class__ = _in_float32(cls)
     return model
 
 

@@ -90,7 +90,9 @@ class Recipe(NamedConfig):
     """Augmentation of training samples."""
     model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(MODELS.resolve)] = EncDecConfig(name="encdec")
     """The network; `intarsia list models` shows them."""
-    loss: Annotated[SerializeAsAny[LossConfig], BeforeValidator(LOSSES.resolve)] = CrossEntropyDiceConfig(name="ce_dice")
+    loss: Annotated[SerializeAsAny[LossConfig], BeforeValidator(LOSSES.resolve)] = CrossEntropyDiceConfig(
+        name="ce_dice"
+    )
     """What is minimised; `intarsia list losses` shows them."""
     train: TrainConfig = TrainConfig()
     """How it is minimised."""
@@ -121,7 +123,8 @@ def _found(target: str) -> Recipe:
         content = read_yaml(path)
         if not isinstance(content, dict):
             raise ConfigError(f"{target}: is no recipe. `intarsia show default` prints one.")
-        start = RECIPES[content["name"]] if content.get("name") in RECIPES else Recipe()
+        name = str(content.get("name"))
+        start = RECIPES[name] if name in RECIPES else Recipe()
         return start.replace(content)
     if target in RECIPES:
         return RECIPES[target]

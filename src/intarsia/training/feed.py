@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.data.base import Dataset, Item
@@ -24,7 +25,7 @@ from intarsia.transforms.preprocess import Preprocess, resize_image, resize_mask
 Batch = tuple[Tensor, Tensor]
 
 
-def draw_order(seed: int, epoch: int, count: int) -> np.ndarray:  # type: ignore[type-arg]
+def draw_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """Order of an epoch: a permutation of range(count) from Philox(seed, epoch)."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 

@@ -32,7 +32,7 @@ class History:
 
     def start_at(self, step: int) -> None:
         """Keep the lines up to `step`, and the header."""
-        rows = [row for row in read_history(self.path) if row["step"] <= step] if step else []
+        rows = [row for row in read_history(self.path) if (row["step"] or 0) <= step] if step else []
         values = [row["val_mean_iou"] for row in rows if row["val_mean_iou"] is not None]
         self.last_mean_iou = values[-1] if values else None
         lines = [",".join("" if row[column] is None else f"{row[column]:g}" for column in COLUMNS) for row in rows]
@@ -110,13 +110,19 @@ def draw_curves(rows: list[dict[str, float | None]], path: Path, best_step: int)
     left, right = figure.subplots(1, 2)
     for axis, series, title in (
         (left, (("loss", "training", "#0072b2"), ("val_loss", "validation", "#d55e00")), "loss"),
-        (right, (("val_mean_iou", "mean IoU", "#009e73"), ("val_pixel_accuracy", "pixel accuracy", "#888888")), "validation"),
+        (
+            right,
+            (("val_mean_iou", "mean IoU", "#009e73"), ("val_pixel_accuracy", "pixel accuracy", "#888888")),
+            "validation",
+        ),
     ):
         for column, label, colour in series:
             points = [(row["step"], row[column]) for row in rows if row[column] is not None]
             if points:
                 marker = "o" if column.startswith("val") else None
-                axis.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker, markersize=3, linewidth=1.4)
+                axis.plot(
+                    *zip(*points, strict=True), label=label, color=colour, marker=marker, markersize=3, linewidth=1.4
+                )
         if best_step:
             axis.axvline(best_step, color="#444444", linewidth=0.8, linestyle=":", label=f"chosen, step {best_step}")
         axis.set_title(title, fontsize=10)

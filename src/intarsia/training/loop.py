@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import math
 import signal
 import time
@@ -84,13 +85,14 @@ def fit(training: Training, *, resume: bool = False) -> Counters:
         SaveError: the disk does not take a checkpoint.
     """
     config, counters, device = training.config, training.counters, training.device
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision, which we do ourselves
     fabric = Fabric(
         accelerator=device.kind,
         devices=[device.index] if device.kind == "cuda" else 1,
         precision="bf16-mixed" if device.precision == "bf16" else "32-true",
     )
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
-    net = training.model.to(memory_format=layout)  # type: ignore[call-overload]
+    net = training.model.to(memory_format=layout)
     average = copy.deepcopy(net).requires_grad_(False).to(device.torch_name) if config.ema else None
     model, optimizer = fabric.setup(net, make_optimizer(net, config))
     history = History(training.run / "metrics.csv")

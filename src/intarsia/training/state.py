@@ -75,7 +75,9 @@ def save_checkpoint(
         write_json(aside / "meta.json", {"step": counters.step, "files": files})
         replace_folder(aside, target)
     except (OSError, RuntimeError) as error:
-        raise SaveError(f"{target}: the checkpoint cannot be written ({error}). Free some space and --resume.") from None
+        raise SaveError(
+            f"{target}: the checkpoint cannot be written ({error}). Free some space and --resume."
+        ) from None
     for old in checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -88,7 +90,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies, and a line on each that did not."""
-    skipped = []
+    skipped: list[str] = []
     for checkpoint in checkpoints(folder):
         try:
             verify(checkpoint)

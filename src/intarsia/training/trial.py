@@ -24,7 +24,7 @@ def faster_with_channels_last(
     seconds = {}
     with torch.random.fork_rng():
         for layout in (torch.contiguous_format, torch.channels_last):
-            net = copy.deepcopy(model).to(device.torch_name).to(memory_format=layout).train()  # type: ignore[call-overload]
+            net = copy.deepcopy(model).to(device.torch_name).to(memory_format=layout).train()
             image = image_NCHW.to(device.torch_name).contiguous(memory_format=layout)
             mask = mask_NHW.to(device.torch_name)
             times = []
@@ -32,7 +32,7 @@ def faster_with_channels_last(
                 start = time.perf_counter()
                 with autocast(device):
                     logits = net(image)
-                loss(logits, fit_mask(mask, logits)).backward()
+                loss(logits, fit_mask(mask, logits)).backward()  # type: ignore[no-untyped-call]
                 if device.kind == "cuda":
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - start)

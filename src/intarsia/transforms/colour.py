@@ -32,4 +32,5 @@ def jitter_colour(unit_CHW: Tensor, rng: np.random.Generator, strength: float) -
     flat = (unit_CHW - mean).reshape(channels, -1)
     mixed = (matrix @ flat).reshape(unit_CHW.shape) + mean + brightness
     power = math.exp(gamma * 0.5)
-    return mixed.clamp_(0, 1).pow_(power) if power != 1 else mixed.clamp_(0, 1)
+    unit: Tensor = mixed.clamp_(0, 1).pow_(power)
+    return unit

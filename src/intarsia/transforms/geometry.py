@@ -59,7 +59,13 @@ def draw_window(
     top, left = (_place(side, part, rng) for side, part in zip(image_size, (height, width), strict=True))
     flips = rng.random(2) < 0.5
     return Window(
-        top, left, height, width, bool(mirror != "none" and flips[0]), bool(mirror == "both" and flips[1]), quarter_turns
+        top,
+        left,
+        height,
+        width,
+        bool(mirror != "none" and flips[0]),
+        bool(mirror == "both" and flips[1]),
+        quarter_turns,
     )
 
 

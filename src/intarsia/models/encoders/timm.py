@@ -86,7 +86,9 @@ def _start_weights(name: str, pretrained: str) -> tuple[dict[str, Any] | None, s
         return None, f"random weights: no published weights at hand ({hint})"
     path = Path(pretrained).expanduser()
     if not path.is_file():
-        raise ConfigError(f"model.pretrained: must be auto, none, hub, package or a file that exists, got {pretrained!r}.")
+        raise ConfigError(
+            f"model.pretrained: must be auto, none, hub, package or a file that exists, got {pretrained!r}."
+        )
     return {"state_dict": _file_weights(name, path)}, f"weights of {path.name}"
 
 
@@ -123,7 +125,9 @@ def _file_weights(name: str, path: Path) -> dict[str, Tensor]:
     expected = _expected(name)
     wrong = [key for key, shape in expected.items() if key not in weights or tuple(weights[key].shape) != shape]
     if wrong:
-        raise FileError(path, "E_WEIGHTS", f"does not hold the weights of {name}: {len(wrong)} differ, first {wrong[0]}")
+        raise FileError(
+            path, "E_WEIGHTS", f"does not hold the weights of {name}: {len(wrong)} differ, first {wrong[0]}"
+        )
     return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
 
 
@@ -134,6 +138,14 @@ def _expected(name: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         net = timm.create_model(name, pretrained=False)
     return {key: tuple(value.shape) for key, value in net.state_dict().items()}
+
+
+def encoder_names() -> list[str]:
+    """Every network that timm knows."""
+    import timm
+
+    names: list[str] = timm.list_models()
+    return names
 
 
 def _hub_answers(seconds: float = 3.0) -> bool:

@@ -1,0 +1,25 @@
+"""`intarsia evaluate`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("evaluate")
+@click.argument("run")
+@click.option("--split", metavar="SPLIT", help="train, val or test; default: test, or val where there is none.")
+@click.option("--data", metavar="FOLDER", help="Another data folder with the same classes.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--json", "as_json", is_flag=True, help="Print every score as JSON.")
+def command(run: str, split: str | None, data: str | None, device: str, as_json: bool) -> None:
+    """Score RUN on images it was not trained on, at the masks' own size, and write RUN/report/index.html."""
+    from intarsia.evaluation.evaluate import evaluate
+
+    evaluation = evaluate(run, split, data=data, device=device)
+    if as_json:
+        click.echo(json.dumps(evaluation.to_dict()))
+        return
+    click.echo(evaluation.table_text())
+    click.echo(f"\nreport   {evaluation.report}")

@@ -1,0 +1,92 @@
+"""What a run writes and says before its first step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from intarsia.classes import IGNORE
+from intarsia.config import to_yaml
+from intarsia.errors import ConfigError, SaveError
+from intarsia.images.overlay import overlay
+from intarsia.progress import Progress
+from intarsia.recipes.recipe import Recipe
+from intarsia.runs import environment, new_run_folder, write_json, write_text
+from intarsia.training.feed import Feeder
+from intarsia.training.setup import Setup
+
+
+def make_run_folder(out: Path | None, name: str) -> Path:
+    """`out` if it is new or empty, else runs/NAME-N."""
+    if out is None:
+        return new_run_folder(Path("runs"), name)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: exists and is not empty. --resume goes on with it; or choose another folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"--out {out}: cannot be made ({error.strerror}).") from None
+    return out
+
+
+def write_start(folder: Path, setup: Setup) -> None:
+    """Classes, splits, machine, a picture of the samples; recipe.yaml last, as its presence makes the folder a run."""
+    dataset, device = setup.dataset, setup.device
+    write_text(folder / "classes.yaml", dataset.table.to_text())
+    splits = {split: [item.name for item in items] for split, items in dataset.splits.items()}
+    write_json(folder / "splits.json", {"source": dataset.split_source, **splits})
+    threads = {"threads": torch.get_num_threads(), "device": device.describe(), "precision": device.precision}
+    write_json(folder / "environment.json", {**environment(), **threads})
+    draw_augmented(setup.feeder, folder / "augmented.png")
+    write_text(folder / "recipe.yaml", to_yaml(_with_whole_path(setup.recipe)))
+
+
+def _with_whole_path(recipe: Recipe) -> Recipe:
+    """The recipe with the data folder's whole path, so that it can be read from anywhere."""
+    path = recipe.data.to_dict().get("path")
+    return recipe.replace(data={"path": os.path.abspath(os.path.expanduser(path))}) if path else recipe
+
+
+def draw_augmented(feeder: Feeder, path: Path, count: int = 8) -> None:
+    """What the network sees after augmentation: samples above, their classes over them below; what is ignored is dark."""
+    mean, std = (np.asarray(values).reshape(-1, 1, 1) for values in (feeder.preprocess.mean, feeder.preprocess.std))
+    tiles = []
+    for position in range(count):
+        image, mask = feeder.sample(position)
+        unit = np.clip(image.numpy() * std + mean, 0, 1)
+        rgb = unit if unit.shape[0] == 3 else np.repeat(unit[:1], 3, axis=0)
+        picture = (rgb.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+        classes = mask.numpy()
+        shaded = overlay(picture, classes, feeder.dataset.table)
+        shaded[classes == IGNORE] //= 3
+        tiles.append(np.concatenate([picture, shaded]))
+    half = count // 2
+    rows = [np.concatenate(tiles[start : start + half], axis=1) for start in (0, half)]
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def announce(progress: Progress, setup: Setup, folder: Path) -> None:
+    """What is about to happen, one fact a line."""
+    recipe, dataset, model = setup.recipe, setup.dataset, setup.model
+    sizes = {(item.height, item.width) for items in dataset.splits.values() for item in items}
+    size = "{} x {}".format(*next(iter(sizes))) if len(sizes) == 1 else f"{len(sizes)} sizes"
+    counts = " · ".join(f"{len(items)} {split}" for split, items in dataset.splits.items() if items)
+    names = dataset.table.names
+    shown = " · ".join(names[:8]) + (f" · ... ({len(names)})" if len(names) > 8 else "")
+    progress.note(f"data     {dataset.label}   {counts}   {size} {'grey' if dataset.channels == 1 else 'colour'}")
+    progress.note(f"classes  {shown}   ({dataset.table_source})")
+    for note in dataset.notes:
+        progress.note(f"note     {note}")
+    weights = model.count_parameters()
+    number = f"{weights / 1e6:.1f} M" if weights >= 1e5 else f"{weights / 1e3:.1f} k"
+    progress.note(f"model    {recipe.model.name}, {number} parameters, {model.start}   loss {recipe.loss.name}")
+    train = recipe.train
+    given = {"epochs": train.epochs, "steps": train.steps, "minutes": train.minutes}
+    budget = " or ".join(f"{value:g} {unit}" for unit, value in given.items() if value is not None)
+    height, width = setup.feeder.size
+    progress.note(f"plan     {budget}, batches of {train.batch} of {height} x {width}   {setup.device.describe()}")
+    progress.note(f"run      {folder}")

@@ -1,0 +1,104 @@
+"""What every registered model must do."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+from intarsia.errors import ConfigError
+from intarsia.losses import cross_entropy
+from intarsia.models import MODELS, create_model
+from intarsia.models.base import build_model, fit_mask, logits_for
+
+SMALL = {
+    "unet": {"width": 2, "dropout": 0.5},
+    "unet_same": {"width": 2, "dropout": 0.1},
+    "encdec": {"pretrained": "none"},
+}
+NAMES = MODELS.names()
+
+
+def small(name, **settings):
+    torch.manual_seed(0)
+    return create_model(name, num_classes=3, in_channels=3, **{**SMALL.get(name, {}), **settings})
+
+
+def image_for(model, size):
+    return torch.randn(1, 3, *model.input_size(*size), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(97, 131), (160, 200), (33, 400)])
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_for_any_size_in_both_modes(name, size, training):
+    model = small(name).train(training)
+    image = image_for(model, size)
+    logits = model(image)
+    assert tuple(logits.shape) == (1, 3, *model.output_size(*image.shape[-2:]))
+    assert torch.isfinite(logits).all()
+    assert logits_for(model, torch.randn(1, 3, *size)).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_step_at_batch_one_reaches_every_parameter(name):
+    model = small(name, **({"dropout": 0.0}))
+    image = image_for(model, (64, 64))
+    logits = model(image)
+    mask = torch.randint(0, 3, (1, *image.shape[-2:]), generator=torch.Generator().manual_seed(2))
+    cross_entropy(logits, fit_mask(mask, logits)).backward()
+    without = [key for key, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
+    assert not without
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert all(torch.isfinite(value).all() for value in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("order", list(itertools.permutations(["freeze", "train", "eval"])))
+def test_frozen_parts_rest_whatever_the_order(name, order):
+    model = small(name)
+    part = next(key for key, child in model.named_children() if list(child.parameters()))
+    for call in order:
+        model.freeze(part) if call == "freeze" else getattr(model, call)()
+    model.train()
+    before = {key: value.clone() for key, value in model.get_submodule(part).state_dict().items()}
+    image = image_for(model, (64, 64))
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model(image).square().mean().backward()
+    optimizer.step()
+    for key, value in model.get_submodule(part).state_dict().items():
+        assert torch.equal(value, before[key]), key
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(model(image), model(image))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_is_deterministic_and_config_and_weights_round_trip(name):
+    model = small(name).eval()
+    again = build_model(MODELS.resolve(model.config.to_dict()).without_start_weights()).eval()
+    again.load_state_dict(model.state_dict())
+    image = image_for(model, (70, 90))
+    with torch.no_grad():
+        assert torch.equal(model(image), again(image))
+        assert torch.equal(model(image), copy.deepcopy(model)(image))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_any_number_of_channels(name, channels):
+    model = create_model(name, num_classes=2, in_channels=channels, **SMALL.get(name, {})).eval()
+    size = model.input_size(64, 64)
+    assert model(torch.randn(1, channels, *size)).shape[1] == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_setting_names_the_nearest(name):
+    with pytest.raises(ConfigError, match="Did you mean 'model.dropout'"):
+        create_model(name, dropuot=0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_same_weights(name):
+    first, second = small(name), small(name)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
