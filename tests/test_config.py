@@ -68,7 +68,7 @@ def test_values_are_frozen_and_unknown_keywords_refused():
     with pytest.raises(ValueError, match="frozen"):
         Recipe().train.lr = 1.0
     with pytest.raises(ConfigError, match="no such setting"):
-        Recipe(trian={})
+        Recipe(training={})
 
 
 def test_settings_become_a_tree():

@@ -42,7 +42,7 @@ def test_logits_for_any_size_in_both_modes(name, size, training):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_at_batch_one_reaches_every_parameter(name):
-    model = small(name, **({"dropout": 0.0}))
+    model = small(name, dropout=0.0)
     image = image_for(model, (64, 64))
     logits = model(image)
     mask = torch.randint(0, 3, (1, *image.shape[-2:]), generator=torch.Generator().manual_seed(2))
@@ -94,7 +94,7 @@ def test_any_number_of_channels(name, channels):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_setting_names_the_nearest(name):
-    with pytest.raises(ConfigError, match="Did you mean 'model.dropout'"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'model\.dropout'"):
         create_model(name, dropuot=0.1)
 
 

@@ -58,11 +58,11 @@ class ClassBar:
     def ratio(self) -> str:
         """Predicted pixels by true ones, in words."""
         if not self.truth_pixels:
-            return "not in truth"
+            return "no truth"
         if not self.predicted_pixels:
-            return "never predicted"
+            return "never"
         ratio = self.predicted_pixels / self.truth_pixels
-        return f"× {ratio:.2f}" if ratio < 9.95 else f"× {ratio:.0f}"
+        return "< 0.01" if ratio < 0.005 else f"{ratio:.2f}" if ratio < 9.95 else whole(round(ratio))
 
 
 def class_bars(evaluation: Evaluation) -> list[ClassBar]:
@@ -207,6 +207,7 @@ def _chart(rows: Sequence[Row], title: str, series: Sequence[tuple[str, str]], c
     steps = [step for points in curves.values() for step, _ in points]
     x_ticks = nice_ticks(0.0, max(1.0, *steps), 5)
     y_ticks = nice_ticks(min(values), max(values), 4)
+    digits = max(0, -math.floor(math.log10(y_ticks[1] - y_ticks[0]) + 1e-9))
 
     def x(step: float) -> float:
         return Chart.LEFT + (Chart.RIGHT - Chart.LEFT) * step / max(1.0, *steps)
@@ -225,7 +226,7 @@ def _chart(rows: Sequence[Row], title: str, series: Sequence[tuple[str, str]], c
         title,
         tuple(lines),
         tuple(Tick(x(tick), whole(round(tick))) for tick in x_ticks if tick <= max(steps) and tick == round(tick)),
-        tuple(Tick(y(tick), f"{tick:.4g}") for tick in y_ticks),
+        tuple(Tick(y(tick), f"{tick:.{digits}f}") for tick in y_ticks),
         marked,
     )
 

@@ -61,8 +61,8 @@ def to_channels(pixels: NDArray[np.uint8] | NDArray[np.uint16], channels: int) -
 
     uint8 stays uint8; uint16 becomes float32, which holds it exactly.
     """
-    array = pixels.astype(np.float32) if pixels.dtype == np.uint16 else pixels
-    image = torch.from_numpy(np.ascontiguousarray(array))
+    array = np.ascontiguousarray(pixels.astype(np.float32) if pixels.dtype == np.uint16 else pixels)
+    image = torch.from_numpy(array if array.flags.writeable else array.copy())
     if image.ndim == 2:
         return image.unsqueeze(0).expand(channels, -1, -1)
     if image.ndim != 3 or image.shape[2] != 3:

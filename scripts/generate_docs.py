@@ -1,0 +1,109 @@
+"""Write docs/reference and docs/papers from registries, field strings and docstrings; the tests hold them to the code."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+import click
+
+from intarsia import errors
+from intarsia.cli.main import COMMANDS, group
+from intarsia.config import Config
+from intarsia.data import DATASETS
+from intarsia.losses import LOSSES
+from intarsia.models import MODELS
+from intarsia.recipes import RECIPES, Recipe
+from intarsia.registry import Registry
+
+ROOT = Path(__file__).resolve().parents[1] / "docs"
+NOTE = "<!-- written by scripts/docs; change the code instead -->\n\n"
+
+
+def settings_table(config: Config, prefix: str) -> str:
+    """One row a setting; nested configs with their path."""
+    rows = []
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        path = f"{prefix}.{name}" if prefix else name
+        if isinstance(value, Config):
+            rows.append(settings_table(value, path))
+        else:
+            text = " ".join((field.description or "").split()).replace("|", "\\|")
+            rows.append(f"| `{path}` | `{config.to_dict()[name]}` | {text} |")
+    return "\n".join(rows)
+
+
+def settings_page() -> str:
+    """Every setting of the default recipe, then those of each other choice."""
+    head = "| setting | default | meaning |\n|---|---|---|\n"
+    parts = [NOTE + "# Settings\n\nOf the default recipe:\n\n" + head + settings_table(Recipe(), "")]
+    registries: tuple[tuple[str, Registry], ...] = (("model", MODELS), ("loss", LOSSES), ("data", DATASETS))
+    for kind, registry in registries:
+        for name in registry.names():
+            parts.append(f"\n## {kind}={name}\n\n{head}{settings_table(registry[name], kind)}")
+    return "\n".join(parts) + "\n"
+
+
+def commands_page() -> str:
+    """The help of each command."""
+    parts = [NOTE + "# Commands\n"]
+    context = click.Context(group, info_name="intarsia")
+    for name in COMMANDS:
+        command = group.get_command(context, name)
+        assert command is not None
+        inner = click.Context(command, info_name=name, parent=context, max_content_width=110)
+        parts.append(f"## intarsia {name}\n\n```\n{command.get_help(inner)}\n```\n")
+        for sub, child in getattr(command, "commands", {}).items():
+            nested = click.Context(child, info_name=sub, parent=inner, max_content_width=110)
+            parts.append(f"```\n{child.get_help(nested)}\n```\n")
+    return "\n".join(parts)
+
+
+def errors_page() -> str:
+    """Exit codes and the tree of exceptions."""
+    return f"{NOTE}# Errors and exit codes\n\n```\n{inspect.cleandoc(errors.__doc__ or '')}\n```\n"
+
+
+def recipes_page() -> str:
+    """The recipes by name."""
+    rows = "\n".join(f"| `{n}` | `{RECIPES[n].model.name}` | `{RECIPES[n].loss.name}` |" for n in RECIPES.names())
+    return f"{NOTE}# Recipes\n\n`intarsia show NAME` prints one.\n\n| name | model | loss |\n|---|---|---|\n{rows}\n"
+
+
+def paper_pages() -> dict[Path, str]:
+    """A page for each file of models/ that holds presets."""
+    pages: dict[str, list[str]] = {}
+    for name in MODELS.names():
+        pages.setdefault(type(MODELS[name]).__module__, []).append(name)
+    found = {}
+    for module, names in pages.items():
+        short = module.rpartition(".")[2]
+        text = inspect.cleandoc(sys.modules[module].__doc__ or "")
+        presets = ", ".join(f"`{name}`" for name in names)
+        tests = f"tests/papers/test_{short}.py"
+        checked = f"\n\nChecked in `{tests}`." if (ROOT.parent / tests).is_file() else ""
+        found[ROOT / "papers" / f"{short}.md"] = (
+            f"{NOTE}# {short}\n\nPresets: {presets}.\n\n```\n{text}\n```{checked}\n"
+        )
+    return found
+
+
+def pages() -> dict[Path, str]:
+    """Path to text of every generated page."""
+    reference = ROOT / "reference"
+    return {
+        reference / "settings.md": settings_page(),
+        reference / "commands.md": commands_page(),
+        reference / "errors.md": errors_page(),
+        reference / "recipes.md": recipes_page(),
+        **paper_pages(),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT.parent))

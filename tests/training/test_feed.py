@@ -1,0 +1,74 @@
+"""Feeding: every image once an epoch, the same samples whatever reads them."""
+
+import itertools
+
+import pytest
+import torch
+
+from intarsia.data import FolderConfig
+from intarsia.progress import Silent
+from intarsia.training.feed import Feeder, draw_order
+from intarsia.transforms.pipeline import AugmentConfig
+from intarsia.transforms.preprocess import Preprocess
+
+
+@pytest.fixture(scope="module")
+def dataset(cells):
+    return FolderConfig(path=str(cells)).open(Silent())
+
+
+def feeder(dataset, **changes):
+    settings = {"batch": 4, "seed": 3, "workers": 0, "size": (32, 48)} | changes
+    preprocess = Preprocess(channels=1, mean=dataset.mean, std=dataset.std)
+    return Feeder(
+        dataset=dataset, items=dataset.items("train"), augment=AugmentConfig(), preprocess=preprocess, **settings
+    )
+
+
+def first(feed, count, start=0):
+    return list(itertools.islice(feed.batches(start), count))
+
+
+def equal(ours, theirs):
+    return all(torch.equal(a, b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_shapes_and_types(dataset):
+    image, mask = first(feeder(dataset), 1)[0]
+    assert (image.shape, image.dtype) == ((4, 1, 32, 48), torch.float32)
+    assert (mask.shape, mask.dtype) == ((4, 32, 48), torch.uint8)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_the_number_of_workers_changes_nothing(dataset, workers):
+    assert equal(first(feeder(dataset), 5), first(feeder(dataset, workers=workers), 5))
+
+
+@pytest.mark.parametrize("start", [1, 3])
+def test_a_restart_goes_on_where_it_stopped(dataset, start):
+    assert equal(first(feeder(dataset), 5)[start:], first(feeder(dataset, workers=2), 5 - start, start))
+
+
+def test_the_seed_and_the_epoch_change_everything(dataset):
+    assert not equal(first(feeder(dataset), 1), first(feeder(dataset, seed=4), 1))
+    count = len(dataset.items("train"))
+    feed = feeder(dataset)
+    again = next(
+        position
+        for position in range(count, 2 * count)
+        if draw_order(3, 1, count)[position - count] == draw_order(3, 0, count)[0]
+    )
+    assert not torch.equal(feed.sample(0)[0], feed.sample(again)[0])
+
+
+def test_every_image_is_seen_once_an_epoch():
+    for epoch in range(3):
+        assert sorted(draw_order(0, epoch, 7)) == list(range(7))
+    assert draw_order(0, 0, 50).tolist() != draw_order(0, 1, 50).tolist()
+
+
+def test_more_samples_than_memory_are_read_again(dataset):
+    feed = feeder(dataset)
+    feed._room = 0
+    assert equal(first(feed, 2), first(feeder(dataset), 2))
+    assert not feed._kept
