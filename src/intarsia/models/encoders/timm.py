@@ -16,12 +16,13 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from intarsia.errors import ConfigError, FileError
+from intarsia.errors import ConfigError, FileError, MissingExtra
 from intarsia.models.encoders.base import Encoder
 from intarsia.optional import found, require
 from intarsia.registry import did_you_mean
@@ -34,9 +35,7 @@ class TimmEncoder(Encoder):
 
     def __init__(self, name: str, *, in_channels: int = 3, pretrained: str = "auto") -> None:
         super().__init__()
-        import timm
-
-        logging.getLogger("timm").setLevel(logging.ERROR)  # it tells of the classifier's weights, which are not wanted
+        timm = _import_timm()
         if name not in timm.list_models(pretrained=False) and name.split(".")[0] not in timm.list_models():
             known = timm.list_models()
             raise ConfigError(f"model.encoder: timm has no {name!r}.{did_you_mean(name, known)}")
@@ -133,19 +132,30 @@ def _file_weights(name: str, path: Path) -> dict[str, Tensor]:
 
 def _expected(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the whole classifier's state, which published files hold."""
-    import timm
-
     with torch.device("meta"):
-        net = timm.create_model(name, pretrained=False)
+        net = _import_timm().create_model(name, pretrained=False)
     return {key: tuple(value.shape) for key, value in net.state_dict().items()}
 
 
 def encoder_names() -> list[str]:
     """Every network that timm knows."""
-    import timm
-
-    names: list[str] = timm.list_models()
+    names: list[str] = _import_timm().list_models()
     return names
+
+
+def _import_timm() -> ModuleType:
+    """timm, or one line on why it cannot be had: it needs a torchvision that fits torch."""
+    try:
+        import timm
+    except Exception as error:  # a torchvision of another torch fails in many ways
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MissingExtra(
+            f"encoders need timm, which cannot be imported here ({reason}). Install a torchvision that fits torch "
+            f"{torch.__version__}, or take a network without: model=unet_same"
+        ) from None
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it tells of the classifier's weights, which are not wanted
+    module: ModuleType = timm
+    return module
 
 
 def _hub_answers(seconds: float = 3.0) -> bool:

@@ -1,0 +1,11 @@
+from intarsia.classes import ClassTable as ClassTable
+from intarsia.errors import IntarsiaError as IntarsiaError
+from intarsia.evaluation.evaluate import evaluate as evaluate
+from intarsia.evaluation.experiment import train as train
+from intarsia.models.base import create_model as create_model
+from intarsia.prediction.batch import predict as predict
+from intarsia.prediction.predictor import load as load
+from intarsia.recipes.recipe import Recipe as Recipe
+
+__version__: str
+__all__: list[str]
