@@ -66,6 +66,9 @@ def main() -> None:
     """Entry point of the console script."""
     if not os.environ.get("INTARSIA_DEBUG"):
         warnings.simplefilter("ignore")
+    # Threads that wait for each other spin, and on a busy machine steal the core of the one they wait for. A shorter spin
+    # costs nothing on a quiet machine and halves the time on a busy one (benchmarks/busy_machine.py).
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         code = group.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -38,4 +38,4 @@ RECIPES.preset(
 )
 
 # Street scenes at half resolution with a pretrained encoder.
-RECIPES.preset("street", DEFAULT.replace(data={"scale": 0.5}))
+RECIPES.preset("street", DEFAULT.replace(data={"scale": 0.5}, train={"ema": 0.99}))

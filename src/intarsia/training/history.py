@@ -29,6 +29,7 @@ class History:
         self.last_mean_iou: float | None = None
         self._times: deque[float] = deque(maxlen=20)
         self._recent: deque[float] = deque(maxlen=20)
+        self._speed = 0.0
 
     def start_at(self, step: int) -> None:
         """Keep the lines up to `step`, and the header."""
@@ -65,10 +66,10 @@ class History:
 
     def speed(self, training: Training) -> float:
         """Images a second over the last steps."""
-        if len(self._times) < 2:
-            return 0.0
-        images = (len(self._times) - 1) * training.feeder.batch * training.config.accumulate
-        return images / max(self._times[-1] - self._times[0], 1e-9)
+        if len(self._times) > 2:
+            images = (len(self._times) - 1) * training.feeder.batch * training.config.accumulate
+            self._speed = images / max(self._times[-1] - self._times[0], 1e-9)
+        return self._speed
 
     def _append(self, training: Training, **values: float | None) -> None:
         from intarsia.training.schedules import lr_factor

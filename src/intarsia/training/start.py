@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from intarsia import __version__
 from intarsia.classes import IGNORE
 from intarsia.config import to_yaml
 from intarsia.errors import ConfigError, SaveError
@@ -77,6 +78,7 @@ def announce(progress: Progress, setup: Setup, folder: Path) -> None:
     counts = " · ".join(f"{len(items)} {split}" for split, items in dataset.splits.items() if items)
     names = dataset.table.names
     shown = " · ".join(names[:8]) + (f" · ... ({len(names)})" if len(names) > 8 else "")
+    progress.note(f"intarsia {__version__} · torch {torch.__version__.partition('+')[0]} · {setup.device.describe()}")
     progress.note(f"data     {dataset.label}   {counts}   {size} {'grey' if dataset.channels == 1 else 'colour'}")
     progress.note(f"classes  {shown}   ({dataset.table_source})")
     for note in dataset.notes:
@@ -88,5 +90,5 @@ def announce(progress: Progress, setup: Setup, folder: Path) -> None:
     given = {"epochs": train.epochs, "steps": train.steps, "minutes": train.minutes}
     budget = " or ".join(f"{value:g} {unit}" for unit, value in given.items() if value is not None)
     height, width = setup.feeder.size
-    progress.note(f"plan     {budget}, batches of {train.batch} of {height} x {width}   {setup.device.describe()}")
+    progress.note(f"plan     {budget}, batches of {train.batch} of {height} x {width}")
     progress.note(f"run      {folder}")
