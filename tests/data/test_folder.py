@@ -235,3 +235,32 @@ def test_real_folders(name, shared):
     if name == "camvid":
         assert data.class_pixels["train"][:3].tolist() == [10_682_767, 14_750_079, 623_349]
         assert data.class_pixels["test"].tolist()[-2:] == [255_232, 76_220]
+
+
+def test_a_run_keeps_its_split_and_classes_when_the_folder_grows(folder, tmp_path):
+    from intarsia.evaluation.evaluate import evaluate
+    from intarsia.evaluation.experiment import train
+
+    root = folder(8)
+    settings = {"model": {"name": "unet_same", "width": 2, "depth": 1}, "train": {"steps": 1, "batch": 2}}
+    run = train(root, out=tmp_path / "run", progress=Silent(), data={"size": (16, 16)}, **settings)
+    before = [image.item.name for image in evaluate(run, "test", progress=Silent(), report=False).images]
+    for index in range(20, 40):
+        for kind in ("images", "masks"):
+            shutil.copy(root / kind / "i0.png", root / kind / f"i{index}.png")
+    write(root / "masks" / "i20.png", np.full((24, 32), 2, np.uint8))
+    after = [image.item.name for image in evaluate(run, "test", progress=Silent(), report=False).images]
+    assert before == after
+    train(root, out=tmp_path / "run", resume=True, progress=Silent(), train={"steps": 2})
+    elsewhere = folder(4, name="elsewhere")
+    other = evaluate(run, "train", data=str(elsewhere), progress=Silent(), report=False)
+    assert other.data == "elsewhere"
+
+
+def test_a_run_on_a_single_image_can_be_scored_again(folder, tmp_path):
+    from intarsia.evaluation.evaluate import evaluate
+    from intarsia.evaluation.experiment import train
+
+    settings = {"model": {"name": "unet_same", "width": 2, "depth": 1}, "train": {"steps": 1, "batch": 1}}
+    run = train(folder(1), out=tmp_path / "run", progress=Silent(), data={"size": (16, 16)}, **settings)
+    assert len(evaluate(run, "val", progress=Silent(), report=False).images) == 1

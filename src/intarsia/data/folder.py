@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from intarsia.classes import ClassTable, find_class_file, read_class_table
+from intarsia.config import read_yaml
 from intarsia.data.base import DATASETS, SPLITS, DataConfig, Dataset, Item, MaskDecoder
 from intarsia.data.checks import Findings, FolderProblems, check_files, check_values, infer_table
 from intarsia.data.layout import Layout, find_pairs
@@ -29,6 +30,9 @@ class FolderConfig(DataConfig):
     """The folder."""
     classes: str | None = None
     """Class table (YAML or JSON); null: classes.yaml or classes.json in the folder, else inferred from the masks."""
+    splits: str | None = None
+    """File of names, {train: [...], val: [...], test: [...]}; null: splits.json in the folder, else its train/, val/ and
+    test/, else drawn."""
     unlabelled: Literal["fail", "skip"] = "fail"
     """Images without mask: refuse the folder, or leave them out (and say how many)."""
     val_share: float = Field(0.15, ge=0, lt=1)
@@ -38,11 +42,17 @@ class FolderConfig(DataConfig):
     split_seed: int = Field(0, ge=0)
     """Seed of that draw."""
 
+    def of_run(self, folder: Path) -> Self:
+        changes = {"classes": str(file)} if (file := folder / "classes.yaml").is_file() else {}
+        if (file := folder / "splits.json").is_file() and read_yaml(file).get("source") != "folders":
+            changes["splits"] = str(file)
+        return self.replace(changes)
+
     def open(self, progress: Progress) -> Dataset:
         if not self.path:
             raise ConfigError("data.path: is not set; give the folder, such as data.path=cells/.")
         root = Path(self.path).expanduser()
-        layout = find_pairs(root)
+        layout = find_pairs(root, Path(self.splits).expanduser() if self.splits else None)
         scanned = scan(root, layout.pairs, progress)
         found = check_files(layout, scanned, root, skip_unlabelled=self.unlabelled == "skip")
         table, source, notes = self._table(root, found, scanned)

@@ -52,8 +52,11 @@ class Layout:
     split_source: str = ""
 
 
-def find_pairs(root: Path) -> Layout:
+def find_pairs(root: Path, split_file: Path | None = None) -> Layout:
     """The pairs of a folder.
+
+    Args:
+        split_file: lists of names; None: splits.json or splits.yaml in the folder, if there is one.
 
     Raises:
         DataError: it does not exist, or holds no folder of images and none of masks.
@@ -69,7 +72,7 @@ def find_pairs(root: Path) -> Layout:
     if any(split for split, _, _ in places):
         layout.split_source = "folders"
     else:
-        _apply_split_file(root, layout)
+        _apply_split_file(root, layout, split_file)
     layout.pairs.sort(key=lambda pair: (pair.split or "", pair.name))
     return layout
 
@@ -134,14 +137,18 @@ def _by_name(layout: Layout, folder: Path, suffixes: frozenset[str]) -> dict[str
     return found
 
 
-def _apply_split_file(root: Path, layout: Layout) -> None:
-    file = next((root / name for name in ("splits.json", "splits.yaml", "splits.yml") if (root / name).is_file()), None)
+def _apply_split_file(root: Path, layout: Layout, given: Path | None) -> None:
+    file = given or next(
+        (root / name for name in ("splits.json", "splits.yaml", "splits.yml") if (root / name).is_file()), None
+    )
     if file is None:
         return
     try:
         lists = read_yaml(file)
     except ConfigError as error:
         raise DataError(str(error)) from None
+    if isinstance(lists, dict):
+        lists.pop("source", None)
     if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
         raise DataError(f"{file}: must hold lists of names: train: [a, b], val: [c], test: [d].")
     where: dict[str, str] = {}

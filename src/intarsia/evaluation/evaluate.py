@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intarsia.classes import ClassTable
+from intarsia.classes import ClassTable, find_class_file
 from intarsia.data.base import Dataset, Item
 from intarsia.errors import ConfigError
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
 from intarsia.prediction.predictor import Predictor, load
 from intarsia.progress import Progress, default_progress
-from intarsia.recipes.recipe import Recipe, load_recipe
+from intarsia.recipes.recipe import Recipe, recipe_of_run
 from intarsia.runs import write_json
 from intarsia.training.validation import Scored, score_images
 
@@ -143,11 +143,10 @@ def evaluate(
     """
     progress = progress or default_progress()
     folder = Path(getattr(run, "path", run))
-    if not (folder / "recipe.yaml").is_file():
-        raise ConfigError(f"{folder}: is no run folder (no recipe.yaml in it).")
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe = recipe_of_run(folder)
     if data is not None:
-        recipe = recipe.replace(data={"path": data})
+        own_table = find_class_file(Path(data).expanduser()) is not None
+        recipe = recipe.replace(data={"path": data, "splits": None, **({"classes": None} if own_table else {})})
     predictor = load(folder, device=device)
     dataset = recipe.data.open(progress)
     if dataset.table.names != predictor.table.names:

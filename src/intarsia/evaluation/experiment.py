@@ -14,7 +14,7 @@ import numpy as np
 from intarsia.evaluation.evaluate import evaluate, read_scores
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
 from intarsia.progress import Progress, default_progress
-from intarsia.recipes.recipe import Recipe, load_recipe
+from intarsia.recipes.recipe import Recipe, load_recipe, recipe_of_run
 from intarsia.training.train import train_model
 
 
@@ -27,7 +27,7 @@ class Run:
     @cached_property
     def recipe(self) -> Recipe:
         """Every setting, as resolved."""
-        return load_recipe(self.path / "recipe.yaml")
+        return recipe_of_run(self.path)
 
     @property
     def metrics(self) -> Mapping[str, OverlapScores]:

@@ -113,6 +113,18 @@ def load_recipe(target: str | Path | Recipe, settings: Sequence[str] | dict[str,
     return recipe.replace(settings) if isinstance(settings, dict) else override(recipe, list(settings))
 
 
+def recipe_of_run(folder: Path) -> Recipe:
+    """The recipe of a run, with the class table and the split that the run wrote down.
+
+    Raises:
+        ConfigError: the folder is no run.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        raise ConfigError(f"{folder}: is no run folder (no recipe.yaml in it).")
+    recipe = load_recipe(folder / "recipe.yaml")
+    return recipe.replace(data=recipe.data.of_run(folder))
+
+
 def _found(target: str) -> Recipe:
     path = Path(target).expanduser()
     if path.is_dir():

@@ -39,6 +39,8 @@ def write_start(folder: Path, setup: Setup) -> None:
     dataset, device = setup.dataset, setup.device
     write_text(folder / "classes.yaml", dataset.table.to_text())
     splits = {split: [item.name for item in items] for split, items in dataset.splits.items()}
+    if splits["val"] == splits["train"]:  # a single image: it is listed once, and validated on as before
+        splits["val"] = []
     write_json(folder / "splits.json", {"source": dataset.split_source, **splits})
     threads = {"threads": torch.get_num_threads(), "device": device.describe(), "precision": device.precision}
     write_json(folder / "environment.json", {**environment(), **threads})

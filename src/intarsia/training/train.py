@@ -10,7 +10,7 @@ from torch import nn
 
 from intarsia.errors import ConfigError, Interrupted
 from intarsia.progress import Progress, default_progress
-from intarsia.recipes.recipe import Recipe, load_recipe
+from intarsia.recipes.recipe import Recipe, load_recipe, recipe_of_run
 from intarsia.runs import write_model
 from intarsia.training.history import draw_curves, read_history
 from intarsia.training.loop import Training, fit
@@ -107,7 +107,7 @@ def _model_writer(folder: Path, setup: Setup) -> Callable[[nn.Module, str, Count
 
 def _resumable(folder: Path, settings: list[str] | dict[str, Any]) -> Recipe:
     """The run's own recipe; only how long it runs may be changed."""
-    stored = load_recipe(folder / "recipe.yaml")
+    stored = recipe_of_run(folder)
     changed = load_recipe(stored, settings)
     allowed = {key: getattr(changed.train, key) for key in MAY_CHANGE}
     if changed != stored.replace(train=allowed):
