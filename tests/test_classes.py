@@ -15,6 +15,8 @@ from intarsia.errors import ConfigError, DataError
         "names: [background, cell]\nvalues: {0: background, 255: cell}",
         "names: [background, cell]\nvalues: {0: 0, 255: 1}",
         "{0: background, 255: cell}",
+        '{"0": "background", "255": "cell"}',
+        "names: {0: background, 255: cell}",
         "classes:\n- {name: background, value: 0}\n- {name: cell, value: 255}",
         "- {name: background, value: 0}\n- {name: cell, value: 255}",
     ],

@@ -153,7 +153,7 @@ def find_class_file(folder: Path) -> Path | None:
 def read_class_table(path: Path) -> tuple[ClassTable, list[str]]:
     """The table that a YAML or JSON file holds, and notes on what was passed over in it.
 
-    Forms: {names: [...], colors: [...], ignore_index: ..., values: {...}}; a list of names; {0: name, 1: name};
+    Forms: {names: [...], colors: [...], ignore_index: ..., values: {...}}; a list of names; {0: name, 1: name}, also as names;
     {classes: [{name:, color:, value:}, ...]}. `palette` is read as `colors`.
 
     Raises:
@@ -171,10 +171,9 @@ def _table(data: Any, path: Path) -> tuple[ClassTable, list[str]]:
         data = {"classes": data} if data and isinstance(data[0], Mapping) else {"names": data}
     if not isinstance(data, Mapping):
         raise DataError(f"{path}: is no class table. It needs at least a line such as  names: [background, cell]")
-    if data and all(isinstance(key, int) for key in data):
-        values = {key: str(name) for key, name in sorted(data.items())}
-        plain = list(values) == list(range(len(values)))
-        data = {"names": list(dict.fromkeys(values.values())), "values": None if plain else values}
+    data = _by_value(data) or data
+    if numbered := _by_value(data.get("names")):
+        data = {**numbered, **data, "names": numbered["names"]}
     settings: dict[str, Any] = {}
     notes = []
     for key, value in data.items():
@@ -193,6 +192,15 @@ def _table(data: Any, path: Path) -> tuple[ClassTable, list[str]]:
         raise DataError(f"{path}: names no classes. It needs a line such as  names: [background, cell]")
     told = [f"{path.name}: not used: {', '.join(notes)}"] if notes else []
     return ClassTable(**settings), told
+
+
+def _by_value(names: Any) -> dict[str, Any] | None:
+    """{0: name, 1: name} as names and, where the keys are not 0..K-1, values; None if it is no such mapping."""
+    if not isinstance(names, Mapping) or not names or not all(str(key).isdecimal() for key in names):
+        return None
+    values = {int(key): str(name) for key, name in sorted(names.items(), key=lambda item: int(item[0]))}
+    plain = list(values) == list(range(len(values)))
+    return {"names": list(dict.fromkeys(values.values())), "values": None if plain else values}
 
 
 def _from_records(records: Any, path: Path) -> dict[str, Any]:

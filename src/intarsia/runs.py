@@ -84,7 +84,10 @@ def replace_folder(aside: Path, folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # some systems cannot open a folder
+        return
     try:
         os.fsync(handle)
     except OSError:  # some file systems cannot flush a folder

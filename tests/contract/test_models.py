@@ -15,6 +15,10 @@ SMALL = {
     "unet": {"width": 2, "dropout": 0.5},
     "unet_same": {"width": 2, "dropout": 0.1},
     "encdec": {"pretrained": "none"},
+    "plain": {"width": 4, "depth": 3},
+    "segnet": {"widths": ((4, 4), (4, 4))},
+    "segnet_basic": {"widths": ((4,), (4,)), "kernel": 3},
+    **{f"fcdensenet{depth}": {"growth": 2, "layers": (2,) * 11, "first": 4} for depth in (56, 67, 103)},
 }
 NAMES = MODELS.names()
 
@@ -42,7 +46,7 @@ def test_logits_for_any_size_in_both_modes(name, size, training):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_at_batch_one_reaches_every_parameter(name):
-    model = small(name, dropout=0.0)
+    model = small(name, **({"dropout": 0.0} if "dropout" in type(MODELS[name]).model_fields else {}))
     image = image_for(model, (64, 64))
     logits = model(image)
     mask = torch.randint(0, 3, (1, *image.shape[-2:]), generator=torch.Generator().manual_seed(2))
@@ -94,8 +98,8 @@ def test_any_number_of_channels(name, channels):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_setting_names_the_nearest(name):
-    with pytest.raises(ConfigError, match=r"Did you mean 'model\.dropout'"):
-        create_model(name, dropuot=0.1)
+    with pytest.raises(ConfigError, match=r"model\.forzen: there is no such setting\. Did you mean 'model\.frozen'"):
+        create_model(name, forzen=("head",))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +188,6 @@ def score_split(
 def _with_report(
     evaluation: Evaluation, folder: Path, recipe: Recipe, predictor: Predictor, dataset: Dataset
 ) -> Evaluation:
-    from dataclasses import replace
-
     from intarsia.evaluation.report import write_report
 
     place = folder / "report"

@@ -1,6 +1,16 @@
 """Architectures: one file, one paper. Importing this package registers them."""
 
-from intarsia.models import encdec, unet
+from intarsia.models import encdec, fcdensenet, plain, segnet, unet
 from intarsia.models.base import MODELS, ModelConfig, SegmentationModel, create_model
 
-__all__ = ["MODELS", "ModelConfig", "SegmentationModel", "create_model", "encdec", "unet"]
+__all__ = [
+    "MODELS",
+    "ModelConfig",
+    "SegmentationModel",
+    "create_model",
+    "encdec",
+    "fcdensenet",
+    "plain",
+    "segnet",
+    "unet",
+]
