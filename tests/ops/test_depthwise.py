@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ def test_only_depthwise_convolutions_compute_in_float32():
 
 
 def test_result_names_and_copies_stay():
+    pytest.importorskip("timm")
     model = create_model("encdec", num_classes=2, pretrained="none").eval()
     image = torch.randn(1, 3, 64, 64)
     before, keys = model(image), list(model.state_dict())

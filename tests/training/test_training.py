@@ -92,6 +92,7 @@ def test_schedule_rises_then_falls_to_zero(schedule):
 
 
 def test_biases_and_norms_are_not_decayed_and_the_encoder_has_its_rate():
+    pytest.importorskip("timm")
     model = create_model("encdec", pretrained="none")
     groups = make_optimizer(model, TrainConfig(lr=0.1, encoder_lr=0.5, weight_decay=0.3)).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
