@@ -21,10 +21,11 @@ from PIL import Image
 from intarsia.classes import IGNORE, ClassTable
 from intarsia.config import to_yaml
 from intarsia.evaluation import pictures
-from intarsia.evaluation.evaluate import Evaluation, evaluate
+from intarsia.evaluation.evaluate import evaluate
 from intarsia.evaluation.figures import charts, confusion_matrix, nice_ticks, percent
 from intarsia.evaluation.pictures import choose, class_map_uri, draw_pictures, error_map
 from intarsia.evaluation.report import verdict
+from intarsia.evaluation.scores import Evaluation
 from intarsia.metrics.overlap import overlap_scores
 from intarsia.models.base import MODELS, build_model
 from intarsia.prediction.predictor import load

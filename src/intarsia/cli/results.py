@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 def print_run(run: Run) -> None:
     """The per-class table of the newest scores, and where things lie."""
-    from intarsia.evaluation.evaluate import table_text_of
+    from intarsia.evaluation.scores import table_text_of
 
-    for text in table_text_of(run.path):
+    if text := table_text_of(run.path):
         click.echo("\n" + text)
     click.echo(f"\nrun      {run.path}")
     if run.report:

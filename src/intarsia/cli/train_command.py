@@ -24,8 +24,8 @@ def command(target: str, settings: tuple[str, ...], out: str | None, resume: boo
 
     Settings: `intarsia show default` prints all of them with their help.
     """
-    from intarsia.evaluation.evaluate import read_scores
     from intarsia.evaluation.experiment import train
+    from intarsia.evaluation.scores import read_scores
 
     run = train(target, list(settings), out=out, resume=resume)
     if as_json:

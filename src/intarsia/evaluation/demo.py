@@ -8,8 +8,9 @@ from pathlib import Path
 from intarsia.data.brain import write_brain_folder
 from intarsia.data.cells import write_cells_folder
 from intarsia.errors import SaveError
-from intarsia.evaluation.evaluate import Evaluation, evaluate
+from intarsia.evaluation.evaluate import evaluate
 from intarsia.evaluation.experiment import Run, train
+from intarsia.evaluation.scores import Evaluation
 from intarsia.prediction.batch import Written, predict
 from intarsia.progress import Progress, default_progress
 from intarsia.runs import new_run_folder

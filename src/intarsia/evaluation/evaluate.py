@@ -2,120 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from intarsia.classes import ClassTable, find_class_file
-from intarsia.data.base import Dataset, Item
+from intarsia.classes import find_class_file
+from intarsia.data.base import Dataset
 from intarsia.errors import ConfigError
-from intarsia.metrics.overlap import OverlapScores, overlap_scores
+from intarsia.evaluation.report import write_report
+from intarsia.evaluation.scores import Evaluation, ImageScores
+from intarsia.metrics.overlap import overlap_scores
 from intarsia.prediction.predictor import Predictor, load
 from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import Recipe, recipe_of_run
 from intarsia.runs import write_json
 from intarsia.training.validation import Scored, score_images
-
-
-@dataclass(frozen=True)
-class ImageScores:
-    """Scores of one image."""
-
-    item: Item
-    scores: OverlapScores
-
-    @property
-    def worst_class(self) -> int | None:
-        """The class of lowest IoU in this image; None if no class has one."""
-        return None if np.isnan(self.scores.iou).all() else int(np.nanargmin(self.scores.iou))
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of a model on a split."""
-
-    split: str
-    data: str
-    table: ClassTable
-    counts: NDArray[np.int64]
-    """(K, K) confusion matrix, rows truth, columns prediction."""
-    scores: OverlapScores
-    """Of all pixels together."""
-    images: tuple[ImageScores, ...]
-    report: Path | None = None
-    """The report's index.html, if one was written."""
-
-    @property
-    def mean_iou(self) -> float:
-        return self.scores.mean_iou
-
-    @property
-    def ranked(self) -> list[ImageScores]:
-        """Images with a score, worst first."""
-        scored = [image for image in self.images if math.isfinite(image.scores.mean_iou)]
-        return sorted(scored, key=lambda image: (image.scores.mean_iou, image.item.name))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        names = self.table.names
-        return {
-            "split": self.split,
-            "data": self.data,
-            "classes": list(names),
-            "scores": self.scores.to_dict(),
-            "absent_classes": [names[index] for index in self.scores.absent],
-            "confusion": self.counts.tolist(),
-            "images": [
-                {
-                    "name": image.item.name,
-                    "height": image.item.height,
-                    "width": image.item.width,
-                    "mean_iou": _plain(image.scores.mean_iou),
-                    "mean_dice": _plain(image.scores.mean_dice),
-                    "pixel_accuracy": _plain(image.scores.pixel_accuracy),
-                    "worst_class": None if image.worst_class is None else names[image.worst_class],
-                }
-                for image in self.images
-            ],
-        }
-
-    def table_text(self) -> str:
-        """The per-class table, as the command line prints it."""
-        return table_text(self.split, len(self.images), self.table.names, self.scores)
-
-
-def table_text(split: str, num_images: int, names: tuple[str, ...], scores: OverlapScores) -> str:
-    """Classes, IoU, Dice and pixels in columns; then the means, and over how many classes."""
-    size = "1 image at its own size" if num_images == 1 else f"{num_images} images at their own size"
-    title = f"{split}, {size}"
-    width = max(len(title) - 2, len("mean of 99 classes"), *(len(name) for name in names))
-    lines = [f"{title:<{width + 2}}    IoU    Dice        pixels"]
-    for index, name in enumerate(names):
-        if np.isnan(scores.iou[index]):
-            lines.append(
-                f"  {name:<{width}}      -       -             0   in neither truth nor prediction, in no mean"
-            )
-        else:
-            pixels = f"{scores.truth_pixels[index]:,}".replace(",", " ")
-            lines.append(f"  {name:<{width}}  {scores.iou[index]:5.3f}   {scores.dice[index]:5.3f}  {pixels:>12}")
-    present = len(names) - len(scores.absent)
-    mean = f"mean of {present} class{'es' * (present != 1)}"
-    lines.append(f"  {mean:<{width}}  {scores.mean_iou:5.3f}   {scores.mean_dice:5.3f}")
-    lines.append(
-        f"  pixel accuracy {scores.pixel_accuracy:.3f} · mean accuracy {scores.mean_accuracy:.3f} · "
-        f"frequency-weighted IoU {scores.frequency_weighted_iou:.3f}"
-    )
-    return "\n".join(lines)
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def evaluate(
@@ -188,30 +92,8 @@ def score_split(
 def _with_report(
     evaluation: Evaluation, folder: Path, recipe: Recipe, predictor: Predictor, dataset: Dataset
 ) -> Evaluation:
-    from intarsia.evaluation.report import write_report
-
     place = folder / "report"
     place.mkdir(exist_ok=True)
     write_json(place / f"{evaluation.split}.json", evaluation.to_dict())
     index = write_report(evaluation, run=folder, recipe=recipe, predictor=predictor, dataset=dataset)
     return replace(evaluation, report=index)
-
-
-def table_text_of(folder: Path) -> list[str]:
-    """The per-class tables of a run's stored scores, test before val before train, the first only."""
-    for split, stored in sorted(
-        read_scores(folder).items(), key=lambda entry: ("test", "val", "train").index(entry[0])
-    ):
-        counts = np.asarray(stored["confusion"], np.int64)
-        table = ClassTable(names=stored["classes"], ignore_index=None)
-        return [table_text(split, len(stored["images"]), table.names, overlap_scores(counts))]
-    return []
-
-
-def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
-    """Split to stored evaluation, of every split that a run was scored on."""
-    return {
-        split: json.loads(path.read_text(encoding="utf-8"))
-        for split in ("train", "val", "test")
-        if (path := folder / "report" / f"{split}.json").is_file()
-    }

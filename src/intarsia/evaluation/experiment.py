@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from intarsia.evaluation.evaluate import evaluate, read_scores
+from intarsia.evaluation.evaluate import evaluate
+from intarsia.evaluation.scores import read_scores
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
 from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import Recipe, load_recipe, recipe_of_run

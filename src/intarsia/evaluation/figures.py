@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from intarsia.classes import ClassTable
-from intarsia.evaluation.evaluate import Evaluation
+from intarsia.evaluation.scores import Evaluation
 
 MOST_ROWS = 40
 """Classes that the confusion matrix shows."""

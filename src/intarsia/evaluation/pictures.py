@@ -19,7 +19,7 @@ from PIL import Image, features
 
 from intarsia.classes import IGNORE, ClassTable, Colour
 from intarsia.data.base import Dataset, Item
-from intarsia.evaluation.evaluate import Evaluation, ImageScores
+from intarsia.evaluation.scores import Evaluation, ImageScores
 from intarsia.images.overlay import is_background, to_rgb8
 from intarsia.prediction.predictor import Predictor
 from intarsia.training.validation import score_images

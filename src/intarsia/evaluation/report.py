@@ -21,9 +21,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from intarsia.data.base import Dataset
 from intarsia.evaluation import figures
-from intarsia.evaluation.evaluate import Evaluation, ImageScores
 from intarsia.evaluation.figures import ClassBar, percent, score, whole
 from intarsia.evaluation.pictures import PANELS, Picture, draw_pictures, error_kinds
+from intarsia.evaluation.scores import Evaluation, ImageScores
 from intarsia.prediction.predictor import Predictor
 from intarsia.recipes.recipe import Recipe
 from intarsia.runs import MANIFEST, environment, write_text

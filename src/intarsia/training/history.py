@@ -7,16 +7,14 @@ import math
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from intarsia.metrics.overlap import OverlapScores
 from intarsia.runs import write_text
+from intarsia.training.schedules import lr_factor
+from intarsia.training.session import Training
 from intarsia.training.state import Counters
-
-if TYPE_CHECKING:
-    from intarsia.training.loop import Training
 
 COLUMNS = ("step", "epoch", "seconds", "lr", "loss", "val_loss", "val_mean_iou", "val_mean_dice", "val_pixel_accuracy")
 
@@ -72,8 +70,6 @@ class History:
         return self._speed
 
     def _append(self, training: Training, **values: float | None) -> None:
-        from intarsia.training.schedules import lr_factor
-
         counters, config = training.counters, training.config
         samples = counters.step * training.feeder.batch * config.accumulate
         row = {

@@ -12,10 +12,8 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 import numpy as np
@@ -23,57 +21,19 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from intarsia.data.base import Dataset, Item
-from intarsia.devices import Device
 from intarsia.errors import Diverged, Interrupted
-from intarsia.losses.base import LossConfig
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
-from intarsia.models.base import SegmentationModel, fit_mask
-from intarsia.progress import Progress, Task
-from intarsia.recipes.recipe import TrainConfig
-from intarsia.training.feed import Feeder
+from intarsia.models.base import fit_mask
+from intarsia.progress import Task
 from intarsia.training.history import History
 from intarsia.training.optimizers import make_optimizer
 from intarsia.training.schedules import lr_factor
+from intarsia.training.session import Training
 from intarsia.training.state import Counters, load_checkpoint, newest_checkpoint, save_checkpoint
 from intarsia.training.validation import score_images
-from intarsia.transforms.preprocess import Preprocess
 
 MOST_BAD_STEPS = 10
 """Steps in a row without a finite loss and gradient, after which training gives up."""
-
-
-@dataclass
-class Training:
-    """Everything that a loop needs; `counters` says where it stands."""
-
-    run: Path
-    model: SegmentationModel
-    feeder: Feeder
-    dataset: Dataset
-    val_items: tuple[Item, ...]
-    preprocess: Preprocess
-    loss: LossConfig
-    config: TrainConfig
-    device: Device
-    channels_last: bool
-    save_model: Callable[[nn.Module, str, Counters], None]
-    """Writes a model folder of the run: (network, "model" or "model-last", counters)."""
-    progress: Progress
-    counters: Counters = field(default_factory=Counters)
-
-    @property
-    def total_steps(self) -> float:
-        """Steps that the budget allows; infinite if only the clock ends the run."""
-        epoch = len(self.feeder.items) / (self.feeder.batch * self.config.accumulate)
-        by_epochs = math.ceil(self.config.epochs * epoch) if self.config.epochs else math.inf
-        return max(1, min(by_epochs, self.config.steps or math.inf))
-
-    @property
-    def share(self) -> float:
-        """Share of the run that is done, 0..1, by steps or by the clock, whichever is further."""
-        by_clock = self.counters.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
-        return min(1.0, max(self.counters.step / self.total_steps, by_clock))
 
 
 def fit(training: Training, *, resume: bool = False) -> Counters:

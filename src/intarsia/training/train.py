@@ -13,7 +13,8 @@ from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import Recipe, load_recipe, recipe_of_run
 from intarsia.runs import write_model
 from intarsia.training.history import draw_curves, read_history
-from intarsia.training.loop import Training, fit
+from intarsia.training.loop import fit
+from intarsia.training.session import Training
 from intarsia.training.setup import Setup, set_up
 from intarsia.training.start import announce, make_run_folder, write_start
 from intarsia.training.state import Counters, weights_of
