@@ -180,7 +180,9 @@ def _table(data: Any, path: Path) -> tuple[ClassTable, list[str]]:
         name = _ALIASES.get(str(key), str(key))
         if name in _KNOWN:
             settings[name] = value
-        elif name not in _DESCRIPTIVE and (hint := did_you_mean(name, _KNOWN)):
+        elif name in _DESCRIPTIVE:
+            continue
+        elif hint := did_you_mean(name, _KNOWN):
             raise DataError(f"{path}: {key}: there is no such entry.{hint}")
         else:
             notes.append(str(key))

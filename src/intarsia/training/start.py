@@ -21,12 +21,17 @@ from intarsia.training.feed import Feeder
 from intarsia.training.setup import Setup
 
 
+def check_free(out: Path) -> None:
+    """Raise ConfigError if something lies where a new run is to be."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: exists and is not empty. --resume goes on with it; or choose another folder.")
+
+
 def make_run_folder(out: Path | None, name: str) -> Path:
     """`out` if it is new or empty, else runs/NAME-N."""
     if out is None:
         return new_run_folder(Path("runs"), name)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {out}: exists and is not empty. --resume goes on with it; or choose another folder.")
+    check_free(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -16,7 +16,7 @@ from intarsia.training.history import draw_curves, read_history
 from intarsia.training.loop import fit
 from intarsia.training.session import Training
 from intarsia.training.setup import Setup, set_up
-from intarsia.training.start import announce, make_run_folder, write_start
+from intarsia.training.start import announce, check_free, make_run_folder, write_start
 from intarsia.training.state import Counters, weights_of
 
 MAY_CHANGE = ("epochs", "steps", "minutes", "validations", "patience", "workers", "save_minutes")
@@ -49,6 +49,8 @@ def train_model(
         raise ConfigError("--resume: needs --out RUN, the run to go on with.")
     going_on = resume and given is not None and (given / "recipe.yaml").is_file()
     recipe = _resumable(given, settings or []) if going_on and given else load_recipe(target, settings or [])
+    if given is not None and not going_on:
+        check_free(given)
     setup = set_up(recipe, progress)
     folder = given if going_on and given else make_run_folder(given, setup.dataset.label)
     if not going_on:
