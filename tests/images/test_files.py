@@ -130,6 +130,19 @@ def test_bad_files_have_a_code_and_the_path(content, code, read, tmp_path):
     assert str(path) in str(error.value)
 
 
+def test_the_limit_is_checked_before_decoding_and_can_be_set(tmp_path, monkeypatch):
+    Image.fromarray(GREY).save(tmp_path / "x.png")
+    before = Image.MAX_IMAGE_PIXELS
+    read_image(tmp_path / "x.png")
+    assert before == Image.MAX_IMAGE_PIXELS
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", before)
+    monkeypatch.setenv("INTARSIA_MAX_PIXELS", "599")
+    with pytest.raises(FileError, match="more pixels than the limit of 599"):
+        read_image(tmp_path / "x.png")
+    monkeypatch.setenv("INTARSIA_MAX_PIXELS", "600")
+    assert read_image(tmp_path / "x.png").pixels.shape == (20, 30)
+
+
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(FileError, match="E_MISSING"):
         read_image(tmp_path / "no.png")

@@ -44,8 +44,8 @@ Array = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def max_pixels() -> int:
-    """Largest image that is decoded: 300 million pixels, or INTARSIA_MAX_PIXELS."""
-    return int(os.environ.get("INTARSIA_MAX_PIXELS", 300_000_000))
+    """Largest image that is decoded: 178 million pixels, as Pillow allows, or INTARSIA_MAX_PIXELS."""
+    return int(os.environ.get("INTARSIA_MAX_PIXELS", 178_956_970))
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         if path.stat().st_size == 0:
             raise FileError(path, "E_EMPTY", "is empty (0 bytes)")
-        Image.MAX_IMAGE_PIXELS = None  # replaced by our own check, before anything is decoded
+        if "INTARSIA_MAX_PIXELS" in os.environ:  # the user's own word; else Pillow's limit stays as it is
+            Image.MAX_IMAGE_PIXELS = max_pixels()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels():
-                    raise FileError(
-                        path,
-                        "E_TOO_LARGE",
-                        f"has {image.height} x {image.width} pixels, more than the limit of {max_pixels()}; "
-                        "set INTARSIA_MAX_PIXELS to allow it",
-                    )
+                    raise _too_large(path)
                 pages = getattr(image, "n_frames", 1)
                 if pages > 1 and image.format != "MPO":
                     raise FileError(path, "E_PAGES", f"holds {pages} pages; save each as a file of its own")
@@ -87,6 +83,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError:
         raise FileError(path, "E_NOT_IMAGE", f"is no image file ({_sniffed(path)})") from None
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
     except FileNotFoundError:
         raise FileError(path, "E_MISSING", "does not exist") from None
     except OSError as error:
@@ -95,6 +93,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise FileError(path, "E_CORRUPT", f"cannot be read ({error})") from None
     except (SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
         raise FileError(path, "E_CORRUPT", f"is damaged ({error})") from None
+
+
+def _too_large(path: Path) -> FileError:
+    reason = f"has more pixels than the limit of {max_pixels()}; set INTARSIA_MAX_PIXELS to allow it"
+    return FileError(path, "E_TOO_LARGE", reason)
 
 
 def _sniffed(path: Path) -> str:
