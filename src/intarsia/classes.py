@@ -139,10 +139,10 @@ def _colour(color: Any) -> Any:
     return color
 
 
-def numbered_table(count: int) -> ClassTable:
-    """A table of `count` classes without names: background and class 1, ..., as inferred from masks."""
+def numbered_table(count: int, ignore_index: int | None = None) -> ClassTable:
+    """A table of `count` classes whose names nobody told: background and foreground, or class 0, class 1, ..."""
     names = ("background", "foreground") if count == 2 else tuple(f"class {index}" for index in range(count))
-    return ClassTable(names=names)
+    return ClassTable(names=names, ignore_index=ignore_index)
 
 
 def find_class_file(folder: Path) -> Path | None:

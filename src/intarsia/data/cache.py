@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from intarsia.runs import file_sha256
+
 VERSION = 1
 
 
@@ -43,7 +45,7 @@ class ScanCache:
         if record["size"] != stat.st_size:
             return None
         if record["time"] != stat.st_mtime_ns:
-            if record["sha256"] != file_hash(path):
+            if record["sha256"] != file_sha256(path):
                 return None
             record["time"], self.changed = stat.st_mtime_ns, True
         return record
@@ -51,7 +53,7 @@ class ScanCache:
     def put(self, path: Path, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
         """Remember what was found in a file."""
         stat = path.stat()
-        record = {"size": stat.st_size, "time": stat.st_mtime_ns, "sha256": file_hash(path), **facts}
+        record = {"size": stat.st_size, "time": stat.st_mtime_ns, "sha256": file_sha256(path), **facts}
         self.records[f"{kind}:{path}"], self.changed = record, True
         return record
 
@@ -66,9 +68,3 @@ class ScanCache:
             aside.replace(self.path)
         except OSError:
             pass
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from intarsia.classes import UNKNOWN, ClassTable
+from intarsia.classes import UNKNOWN, ClassTable, numbered_table
 from intarsia.data.base import MaskDecoder
 from intarsia.data.layout import Layout
 from intarsia.data.scan import ScannedPair
@@ -308,8 +308,7 @@ def infer_table(found: Findings, scanned: Sequence[ScannedPair]) -> ClassTable |
             f"make a file classes.yaml that names them:\n  names: [{names}{more}]\n  values: {{{pairs}{more}}}",
         )
         return None
-    inferred = ("background", "foreground") if count == 2 else tuple(f"class {index}" for index in range(count))
-    return ClassTable(names=inferred, ignore_index=255 if 255 in seen else None)
+    return numbered_table(count, ignore_index=255 if 255 in seen else None)
 
 
 def _infer_from_colours(
