@@ -2,7 +2,7 @@
 
 The processor's bf16 kernels for the gradient of a depthwise convolution are several times slower than the float32 ones
 (`benchmarks/depthwise_backward.py` measures it), while all other convolutions gain from bf16. A depthwise convolution is a
-hundredth of a network's arithmetic, so computing it in float32 costs nothing and is a little more exact.
+small part of a network's arithmetic, so little is lost by computing it in float32, which is also more exact.
 """
 
 from __future__ import annotations
