@@ -64,12 +64,11 @@ def our_side(count: int, height: int, width: int, *, precision: str) -> Callable
     from intarsia.recipes import TrainConfig
     from intarsia.training.optimizers import make_optimizer
     from intarsia.training.trial import faster_with_channels_last
-    from intarsia.training.validation import autocast
 
     torch.manual_seed(0)
     device = choose_device("cpu", precision)
     model = create_model("encdec", num_classes=CLASSES, encoder=ENCODER, pretrained="none")
-    if device.precision == "bf16":
+    if device.is_cpu_in_bf16:
         depthwise_in_float32(model)
     image, mask = batch(count, height, width)
     loss_of = LOSSES["ce_dice"]
@@ -80,7 +79,7 @@ def our_side(count: int, height: int, width: int, *, precision: str) -> Callable
     optimizer = make_optimizer(model, TrainConfig(lr=1e-4))
 
     def step() -> None:
-        with autocast(device):
+        with device.autocast():
             logits = model(image)
         loss_of(logits, mask).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

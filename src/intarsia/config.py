@@ -188,7 +188,7 @@ def to_yaml(config: Config, *, comments: bool = True, indent: int = 0) -> str:
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if comments and field.description:
-            lines += [f"{pad}# {line}" for line in " ".join(field.description.split()).split("\n")]
+            lines.append(f"{pad}# {' '.join(field.description.split())}")
         if isinstance(value, Config):
             lines += [f"{pad}{name}:", to_yaml(value, comments=comments, indent=indent + 1).rstrip("\n")]
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,17 @@ class Device:
     @property
     def torch_name(self) -> str:
         return f"{self.kind}:{self.index}" if self.kind == "cuda" else self.kind
+
+    @property
+    def is_cpu_in_bf16(self) -> bool:
+        """Whether a processor computes in bf16, whose kernels are not fast for everything (ops/depthwise.py)."""
+        return self.kind == "cpu" and self.precision == "bf16"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Where networks compute in the device's precision."""
+        import torch
+
+        return torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def describe(self) -> str:
         """ "CPU, 2 cores, bf16", as the first line of a command shows it."""

@@ -52,7 +52,7 @@ class Silent:
 
 
 class Plain:
-    """Lines: one at the start and the end of a task, and one now and then between."""
+    """Lines: a note as it comes, the state of a task now and then."""
 
     def __init__(self, every_seconds: float = 10.0) -> None:
         self.every_seconds = every_seconds

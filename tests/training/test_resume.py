@@ -160,6 +160,17 @@ def test_a_finished_run_goes_on_when_given_more_steps(whole, cells, tmp_path):
     assert json.loads((run / "model-last" / "manifest.json").read_text())["trained"]["step"] == 20
 
 
+def test_a_resume_takes_settings_and_changes_together(whole, cells, tmp_path):
+    from intarsia.evaluation.experiment import train
+
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    train(cells, ["train.steps=20"], out=run, resume=True, progress=Silent(), train={"workers": 1})
+    assert json.loads((run / "model-last" / "manifest.json").read_text())["trained"]["step"] == 20
+    with pytest.raises(ConfigError, match=r"only train\.\{epochs"):
+        train(cells, ["train.lr=0.5"], out=run, resume=True, progress=Silent(), train={"workers": 1})
+
+
 def test_resume_refuses_other_settings_and_a_missing_run(whole, cells):
     with pytest.raises(ConfigError, match=r"only train\.\{epochs"):
         train_model(cells, {"train": {"lr": 0.5}}, out=whole, resume=True, progress=Silent())

@@ -157,7 +157,7 @@ def _apply_split_file(root: Path, layout: Layout, given: Path | None) -> None:
         if split is None:
             raise DataError(f"{file}: {key!r} is no split; there are train, val and test.")
         for name in map(str, names):
-            stem = name if name in where else re.sub(r"\.(png|jpe?g|tiff?|webp|bmp)$", "", name, flags=re.IGNORECASE)
+            stem = re.sub(r"\.(png|jpe?g|tiff?|webp|bmp)$", "", name, flags=re.IGNORECASE)
             if stem in where:
                 raise DataError(f"{file}: {name!r} is listed twice ({where[stem]} and {split}).")
             where[stem] = split

@@ -112,6 +112,5 @@ def mask_facts(path: Path) -> dict[str, Any]:
         "mode": decoded.mode,
         "coloured": coloured,
         "grey": grey,
-        "distinct": len(numbers),
         "values": [[int(numbers[index]), int(counts[index])] for index in sorted(kept)],
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from intarsia.prediction.predictor import Predictor, load
 from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import Recipe, recipe_of_run
 from intarsia.runs import write_json
-from intarsia.training.validation import Scored, score_images
+from intarsia.training.validation import score_images
 
 
 def evaluate(
@@ -65,14 +64,8 @@ def evaluate(
     return evaluation
 
 
-def score_split(
-    predictor: Predictor,
-    dataset: Dataset,
-    split: str,
-    progress: Progress,
-    seen: Callable[[Scored], None] | None = None,
-) -> Evaluation:
-    """Counts and scores of a split; `seen` is handed each image as it is done."""
+def score_split(predictor: Predictor, dataset: Dataset, split: str, progress: Progress) -> Evaluation:
+    """Counts and scores of a split."""
     items = dataset.items(split)
     totals = np.zeros((dataset.table.count,) * 2, np.int64)
     images = []
@@ -83,8 +76,6 @@ def score_split(
         for number, scored in enumerate(scored_images, 1):
             totals += scored.counts
             images.append(ImageScores(scored.item, overlap_scores(scored.counts)))
-            if seen:
-                seen(scored)
             task.update(number, f"{number} of {len(items)} images")
     return Evaluation(split, dataset.label, dataset.table, totals, overlap_scores(totals), tuple(images))
 

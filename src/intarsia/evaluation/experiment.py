@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from intarsia.evaluation.evaluate import evaluate
 from intarsia.evaluation.scores import read_scores
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
 from intarsia.progress import Progress, default_progress
-from intarsia.recipes.recipe import Recipe, load_recipe, recipe_of_run
+from intarsia.recipes.recipe import Recipe, recipe_of_run
 from intarsia.training.train import train_model
 
 
@@ -62,7 +62,7 @@ class Run:
 
 def train(
     target: str | Path | Recipe,
-    settings: list[str] | None = None,
+    settings: Sequence[str] = (),
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -85,15 +85,7 @@ def train(
         IntarsiaError: with what was wrong, what was met, and what to do; see `intarsia.errors`.
     """
     progress = progress or default_progress()
-    recipe: str | Path | Recipe = target
-    given: list[str] | dict[str, Any] = list(settings or [])
-    if changes:
-        if resume:
-            given = changes
-        else:
-            recipe = load_recipe(target, given).replace(changes)
-            given = []
-    run = Run(train_model(recipe, given, out=out, resume=resume, progress=progress))
+    run = Run(train_model(target, settings, changes=changes, out=out, resume=resume, progress=progress))
     if run.recipe.evaluate.after_training:
         evaluate(run, progress=progress)
     return run

@@ -197,10 +197,8 @@ def recipe_lines(
     splits = ", ".join(f"{whole(len(items))} {split}" for split, items in dataset.splits.items() if items)
     scored_elsewhere = trained.get("data") not in (None, dataset.label)
     data = f"{dataset.label}: {splits} images" + (f"; trained on {trained['data']}" if scored_elsewhere else "")
-    weights = predictor.model.count_parameters()
-    size = f"{weights / 1e6:.1f} M" if weights >= 1e5 else f"{weights / 1e3:.0f} k" if weights >= 1e3 else str(weights)
     encoder = recipe.model.to_dict().get("encoder")
-    model = [recipe.model.name, *([str(encoder)] if encoder else []), f"{size} parameters"]
+    model = [recipe.model.name, *([str(encoder)] if encoder else []), predictor.model.size_in_words()]
     model += [f"started from {manifest['start']}"] if manifest.get("start") else []
     numbers = {key: value for key, value in recipe.loss.to_dict().items() if isinstance(value, int | float)}
     settings = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in numbers.items())
@@ -216,11 +214,13 @@ def recipe_lines(
 
 def _training_line(recipe: Recipe, run: Path, trained: dict[str, Any]) -> str:
     train, size = recipe.train, recipe.data.size
-    given = (("epochs", train.epochs), ("steps", train.steps), ("minutes", train.minutes))
-    budget = " or ".join(f"{value:g} {unit}" for unit, value in given if value is not None and math.isfinite(value))
     batch = f"batches of {train.batch}" + (f" × {train.accumulate}" if train.accumulate > 1 else "")
     sample = f" at {size[0]} × {size[1]}" if size else ""
-    parts = [budget, batch + sample, f"{train.optimizer}, learning rate {train.lr:g}, {train.schedule}"]
+    parts = [
+        train.budget_in_words(),
+        batch + sample,
+        f"{train.optimizer}, learning rate {train.lr:g}, {train.schedule}",
+    ]
     history = read_history(run / "metrics.csv")
     if history:
         done, seconds = history[-1]["step"] or 0, history[-1]["seconds"] or 0

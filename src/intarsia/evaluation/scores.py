@@ -64,27 +64,22 @@ class Evaluation:
             "scores": self.scores.to_dict(),
             "absent_classes": [names[index] for index in self.scores.absent],
             "confusion": self.counts.tolist(),
-            "images": [
-                {
-                    "name": image.item.name,
-                    "height": image.item.height,
-                    "width": image.item.width,
-                    "mean_iou": _plain(image.scores.mean_iou),
-                    "mean_dice": _plain(image.scores.mean_dice),
-                    "pixel_accuracy": _plain(image.scores.pixel_accuracy),
-                    "worst_class": None if image.worst_class is None else names[image.worst_class],
-                }
-                for image in self.images
-            ],
+            "images": [self._image_dict(image) for image in self.images],
+        }
+
+    def _image_dict(self, image: ImageScores) -> dict[str, Any]:
+        item, scores = image.item, image.scores.to_dict()
+        return {
+            "name": item.name,
+            "height": item.height,
+            "width": item.width,
+            **{key: scores[key] for key in ("mean_iou", "mean_dice", "pixel_accuracy")},
+            "worst_class": None if image.worst_class is None else self.table.names[image.worst_class],
         }
 
     def table_text(self) -> str:
         """The per-class table, as the command line prints it."""
         return table_text(self.split, len(self.images), self.table.names, self.scores)
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def table_text(split: str, num_images: int, names: tuple[str, ...], scores: OverlapScores) -> str:

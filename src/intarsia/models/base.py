@@ -107,6 +107,12 @@ class SegmentationModel(nn.Module):
         """Number of weights that can be trained or are frozen; statistics of BatchNorm are not counted."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def size_in_words(self) -> str:
+        """ "5.2 M parameters" """
+        count = self.count_parameters()
+        number = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.0f} k" if count >= 1e3 else str(count)
+        return f"{number} parameters"
+
 
 def create_model(
     name: str, *, num_classes: int | None = None, in_channels: int | None = None, **settings: Any

@@ -105,17 +105,14 @@ class UNet(SegmentationModel):
     @property
     def valid_sizes(self) -> tuple[int, int]:
         """Inputs that a valid U-Net takes: `least + k * step`, k >= 0. For depth 4: 188 + 16 k, section 2 of the paper."""
-        size = 2  # smallest bottleneck that leaves the last level a positive output
+        bottom = 0  # side of the deepest level after its two convolutions
         while True:
-            bottom = size
-            for _ in range(self.config.depth):
-                bottom = 2 * bottom - 4
-            side = size + 4
+            side = bottom + 4
             for _ in range(self.config.depth):
                 side = 2 * side + 4
-            if bottom > 0 and self._valid_output(side) > 0:
+            if self._valid_output(side) > 0:
                 return 2**self.config.depth, side
-            size += 1
+            bottom += 1
 
     def _valid_output(self, size: int) -> int:
         for _ in range(self.config.depth):

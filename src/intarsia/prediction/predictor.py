@@ -16,7 +16,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from intarsia.classes import ClassTable
-from intarsia.config import Config
 from intarsia.devices import Device, choose_device
 from intarsia.errors import DataError, IntegrityError
 from intarsia.images.files import Array, read_image
@@ -91,10 +90,9 @@ class Predictor:
         """(K, H, W) logits of a decoded image, at its own size, float32."""
         prepared = self.preprocess(image).unsqueeze(0).to(self.device.torch_name)
         prepared = prepared.contiguous(memory_format=torch.channels_last)
-        bf16 = self.device.precision == "bf16"
-        with torch.inference_mode(), torch.autocast(self.device.kind, dtype=torch.bfloat16, enabled=bf16):
-            logits = logits_for(self.model, prepared)
         with torch.inference_mode():
+            with self.device.autocast():
+                logits = logits_for(self.model, prepared)
             return resize_logits(logits.float(), (image.shape[0], image.shape[1]))[0]
 
     def predict(self, image: str | Path | Image.Image | NDArray[Any], *, probabilities: bool = False) -> Prediction:
@@ -146,7 +144,7 @@ def load(run: Any, *, device: str = "auto", precision: str = "auto") -> Predicto
     manifest = read_manifest(folder)
     place = choose_device(device, precision)
     model, table, preprocess = _rebuilt(manifest, folder)
-    if place.kind == "cpu" and place.precision == "bf16":
+    if place.is_cpu_in_bf16:
         depthwise_in_float32(model)
     model = model.to(place.torch_name).to(memory_format=torch.channels_last).eval()
     return Predictor(model, table, preprocess, place, folder)
@@ -164,9 +162,4 @@ def _rebuilt(manifest: Mapping[str, Any], folder: Path) -> tuple[SegmentationMod
             f"{folder}: the weights do not fit the network of the manifest: {len(wrong)} tensors differ, first {wrong[0]}."
         )
     model.load_state_dict(weights)
-    return model, _config(ClassTable, manifest, "classes"), _config(Preprocess, manifest, "preprocess")
-
-
-def _config(cls: type[Any], manifest: Mapping[str, Any], key: str) -> Any:
-    value: Config = cls(**manifest[key])
-    return value
+    return model, ClassTable(**manifest["classes"]), Preprocess(**manifest["preprocess"])

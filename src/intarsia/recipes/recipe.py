@@ -71,6 +71,11 @@ class TrainConfig(Config):
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Layout of the feature maps; auto: whichever is faster in a short trial."""
 
+    def budget_in_words(self) -> str:
+        """ "50 epochs or 10 minutes" """
+        given = {"epochs": self.epochs, "steps": self.steps, "minutes": self.minutes}
+        return " or ".join(f"{value:g} {unit}" for unit, value in given.items() if value is not None)
+
 
 class EvaluateConfig(Config):
     """What happens when training is done, and what a report shows."""

@@ -62,7 +62,8 @@ def fit(training: Training, *, resume: bool = False) -> Counters:
 
     steps = _grouped(training.feeder.batches(counters.step * config.accumulate), config.accumulate)
     with _signals() as stop, training.progress.task("train", 1.0) as task, torch.random.fork_rng():
-        started = saved = time.monotonic() - counters.seconds
+        saved = time.monotonic()
+        started = saved - counters.seconds
         while training.share < 1 and not stop and not _stale(training):
             batches = next(steps)
             for group in optimizer.param_groups:

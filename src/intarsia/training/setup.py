@@ -47,7 +47,7 @@ def set_up(recipe: Recipe, progress: Progress) -> Setup:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.train.seed)
         model = build_model(recipe.model)
-    if device.kind == "cpu" and device.precision == "bf16":
+    if device.is_cpu_in_bf16:
         depthwise_in_float32(model)
     preprocess = _preprocess(recipe, dataset, model)
     size = recipe.data.size or model.sample_size(*_median_size(dataset, preprocess))

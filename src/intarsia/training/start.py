@@ -90,12 +90,7 @@ def announce(progress: Progress, setup: Setup, folder: Path) -> None:
     progress.note(f"classes  {shown}   ({dataset.table_source})")
     for note in dataset.notes:
         progress.note(f"note     {note}")
-    weights = model.count_parameters()
-    number = f"{weights / 1e6:.1f} M" if weights >= 1e5 else f"{weights / 1e3:.1f} k"
-    progress.note(f"model    {recipe.model.name}, {number} parameters, {model.start}   loss {recipe.loss.name}")
-    train = recipe.train
-    given = {"epochs": train.epochs, "steps": train.steps, "minutes": train.minutes}
-    budget = " or ".join(f"{value:g} {unit}" for unit, value in given.items() if value is not None)
+    progress.note(f"model    {recipe.model.name}, {model.size_in_words()}, {model.start}   loss {recipe.loss.name}")
     height, width = setup.feeder.size
-    progress.note(f"plan     {budget}, batches of {train.batch} of {height} x {width}")
+    progress.note(f"plan     {recipe.train.budget_in_words()}, batches of {recipe.train.batch} of {height} x {width}")
     progress.note(f"run      {folder}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ MAY_CHANGE = ("epochs", "steps", "minutes", "validations", "patience", "workers"
 
 def train_model(
     target: str | Path | Recipe,
-    settings: list[str] | dict[str, Any] | None = None,
+    settings: Sequence[str] | dict[str, Any] = (),
     *,
+    changes: dict[str, Any] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -36,6 +37,7 @@ def train_model(
     Args:
         target: a data folder, a YAML file, a recipe's name, or a recipe.
         settings: to replace, as `["train.lr=1e-3"]` or nested.
+        changes: more of them, nested; they hold over `settings`.
         out: the run folder; None: runs/NAME-N, never an existing one.
         resume: go on with the run in `out`, with its own recipe; start it if it is not there.
         progress: where notes and bars go.
@@ -48,7 +50,11 @@ def train_model(
     if resume and given is None:
         raise ConfigError("--resume: needs --out RUN, the run to go on with.")
     going_on = resume and given is not None and (given / "recipe.yaml").is_file()
-    recipe = _resumable(given, settings or []) if going_on and given else load_recipe(target, settings or [])
+    if going_on and given:
+        stored = recipe_of_run(given)
+        recipe = _checked_resume(stored, load_recipe(stored, settings).replace(changes))
+    else:
+        recipe = load_recipe(target, settings).replace(changes)
     if given is not None and not going_on:
         check_free(given)
     setup = set_up(recipe, progress)
@@ -108,10 +114,8 @@ def _model_writer(folder: Path, setup: Setup) -> Callable[[nn.Module, str, Count
     return write
 
 
-def _resumable(folder: Path, settings: list[str] | dict[str, Any]) -> Recipe:
-    """The run's own recipe; only how long it runs may be changed."""
-    stored = recipe_of_run(folder)
-    changed = load_recipe(stored, settings)
+def _checked_resume(stored: Recipe, changed: Recipe) -> Recipe:
+    """The changed recipe, if only how long it runs was changed."""
     allowed = {key: getattr(changed.train, key) for key in MAY_CHANGE}
     if changed != stored.replace(train=allowed):
         listed = ", ".join(MAY_CHANGE)

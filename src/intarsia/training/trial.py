@@ -11,7 +11,6 @@ from torch import Tensor
 from intarsia.devices import Device
 from intarsia.losses.base import LossConfig
 from intarsia.models.base import SegmentationModel, fit_mask
-from intarsia.training.validation import autocast
 
 
 def faster_with_channels_last(
@@ -30,7 +29,7 @@ def faster_with_channels_last(
             times = []
             for _ in range(rounds):
                 start = time.perf_counter()
-                with autocast(device):
+                with device.autocast():
                     logits = net(image)
                 loss(logits, fit_mask(mask, logits)).backward()  # type: ignore[no-untyped-call]
                 if device.kind == "cuda":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +31,6 @@ class Scored:
     """At the network's resolution; NaN if no loss was asked for."""
 
 
-def autocast(device: Device) -> AbstractContextManager[object]:
-    """Where the network computes in the device's precision."""
-    if device.precision == "bf16":
-        return torch.autocast(device.kind, dtype=torch.bfloat16)
-    return nullcontext()
-
-
 @torch.inference_mode()
 def score_images(
     model: nn.Module,
@@ -58,7 +50,7 @@ def score_images(
         if channels_last:
             image_NCHW = image_NCHW.contiguous(memory_format=torch.channels_last)
         mask = dataset.read_mask(item)
-        with autocast(device):
+        with device.autocast():
             logits = logits_for(model, image_NCHW)
         value = float(loss(logits, _small(mask, logits))) if callable(loss) else float("nan")
         prediction = class_map(resize_logits(logits, (item.height, item.width)))[0].cpu()
