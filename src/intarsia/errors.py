@@ -10,6 +10,7 @@
     ├── DataError         6   images, masks or class tables that cannot be used
     │   └── FileError         one file; carries the path and a stable code such as E_TRUNCATED
     ├── IntegrityError    7   a stored file is not what its manifest says
+    ├── DownloadError    69   a published file could not be fetched
     ├── SaveError        74   a result could not be written
     └── Interrupted      75   stopped by a signal; saved, and can be resumed
 
@@ -75,6 +76,12 @@ class IntegrityError(IntarsiaError):
     """A stored file is not what its manifest says."""
 
     exit_code = 7
+
+
+class DownloadError(IntarsiaError):
+    """A published file could not be fetched; the message names file, url and the folder to put it into by hand."""
+
+    exit_code = 69
 
 
 class SaveError(IntarsiaError):

@@ -32,8 +32,8 @@ def examine() -> dict[str, Any]:
     import torch
 
     from intarsia import __version__
-    from intarsia.data.cache import cache_folder
     from intarsia.devices import available_memory, choose_device, cores, cpu_flags, cpu_has_bf16, cpu_name
+    from intarsia.downloads import cache_folder
     from intarsia.optional import EXTRAS, found
 
     flags = sorted({"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"} & cpu_flags())

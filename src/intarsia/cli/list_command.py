@@ -8,7 +8,7 @@ import sys
 
 import click
 
-KINDS = ("models", "losses", "recipes", "data", "encoders")
+KINDS = ("models", "losses", "recipes", "data", "encoders", "weights")
 
 
 @click.command("list")
@@ -17,6 +17,9 @@ KINDS = ("models", "losses", "recipes", "data", "encoders")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(kind: str, pattern: str, as_json: bool) -> None:
     """List names of KIND that match PATTERN, such as 'unet*', each with a line on what it is."""
+    if kind == "weights":
+        list_weights(pattern, as_json)
+        return
     rows = [(name, text) for name, text in entries(kind) if fnmatch.fnmatch(name, pattern)]
     if as_json:
         click.echo(json.dumps([{"name": name, "about": text} for name, text in rows]))
@@ -50,6 +53,38 @@ def entries(kind: str) -> list[tuple[str, str]]:
     if kind == "losses":
         return [(name, first_line(type(LOSSES[name]).__doc__)) for name in LOSSES.names()]
     return [(name, first_line(type(DATASETS[name]).__doc__)) for name in DATASETS.names()]
+
+
+def list_weights(pattern: str, as_json: bool) -> None:
+    """Print the published weights, whether each lies in the folder already, and the folder."""
+    from intarsia.models.weights import PUBLISHED, weights_folder
+
+    rows = [(name, known) for name, known in PUBLISHED.items() if fnmatch.fnmatch(name, pattern)]
+    if as_json:
+        click.echo(
+            json.dumps(
+                [
+                    {
+                        "name": name,
+                        "about": known.holds,
+                        "licence": known.licence,
+                        "url": known.url,
+                        "sha256": known.sha256,
+                        "path": str(known.path),
+                        "present": known.path.is_file(),
+                    }
+                    for name, known in rows
+                ]
+            )
+        )
+        return
+    if not rows:
+        raise click.UsageError(f"no weights match {pattern!r}.")
+    widths = [max(len(text) for text in column) for column in zip(*((n, k.file_name) for n, k in rows), strict=True)]
+    for name, known in rows:
+        here = "here" if known.path.is_file() else "not here"
+        click.echo(f"{name:<{widths[0]}}  {known.file_name:<{widths[1]}}  {here:<8}  {known.holds}. {known.licence}")
+    click.echo(f"folder: {weights_folder()}")
 
 
 def first_line(text: str | None) -> str:

@@ -8,16 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from intarsia.downloads import cache_folder
 from intarsia.runs import file_sha256
 
 VERSION = 1
-
-
-def cache_folder() -> Path:
-    """INTARSIA_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("INTARSIA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "intarsia"
 
 
 class ScanCache:
