@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -28,3 +28,14 @@ def max_unpool(x_NCHW: Tensor, where_NCHW: Tensor, size: tuple[int, int]) -> Ten
     flat = x_NCHW.new_zeros(*x_NCHW.shape[:2], size[0] * size[1])
     flat = flat.scatter(2, where_NCHW.flatten(2), x_NCHW.flatten(2))
     return torch.unflatten(flat, 2, size)
+
+
+class Unpool(nn.Module):
+    """A 1x1 convolution to the width of the indices, then each value back to where its maximum was."""
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, width, kernel_size=1) if in_channels != width else nn.Identity()
+
+    def forward(self, x_NCHW: Tensor, where_NCHW: Tensor, size: tuple[int, int]) -> Tensor:
+        return max_unpool(self.project(x_NCHW), where_NCHW, size)
