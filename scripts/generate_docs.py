@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import click
+import torch
 
 from intarsia import errors
 from intarsia.cli.main import COMMANDS, group
 from intarsia.config import Config
 from intarsia.data import DATASETS
 from intarsia.losses import LOSSES
-from intarsia.models import MODELS
+from intarsia.models import MODELS, create_model
 from intarsia.recipes import RECIPES, Recipe
 from intarsia.registry import Registry
 
@@ -36,10 +37,11 @@ def settings_table(config: Config, prefix: str) -> str:
 
 
 def settings_page() -> str:
-    """Every setting of the default recipe, then those of each other choice."""
+    """Every setting of the default recipe, then those of each other loss and data set."""
     head = "| setting | default | meaning |\n|---|---|---|\n"
     parts = [NOTE + "# Settings\n\nOf the default recipe:\n\n" + head + settings_table(Recipe(), "")]
-    registries: tuple[tuple[str, Registry], ...] = (("model", MODELS), ("loss", LOSSES), ("data", DATASETS))
+    parts.append("\nThose of each model are on the page of its paper, under `docs/papers/`.")
+    registries: tuple[tuple[str, Registry], ...] = (("loss", LOSSES), ("data", DATASETS))
     for kind, registry in registries:
         for name in registry.names():
             parts.append(f"\n## {kind}={name}\n\n{head}{settings_table(registry[name], kind)}")
@@ -72,8 +74,25 @@ def recipes_page() -> str:
     return f"{NOTE}# Recipes\n\n`intarsia show NAME` prints one.\n\n| name | model | loss |\n|---|---|---|\n{rows}\n"
 
 
+def preset_rows(names: list[str]) -> str:
+    """One row a preset: what it changes of its family's defaults, and its weights for RGB and 21 classes."""
+    rows = []
+    for name in names:
+        config = MODELS[name]
+        plain = type(config)()
+        changed = {
+            key: value for key, value in config.to_dict().items() if key != "name" and value != plain.to_dict()[key]
+        }
+        settings = ", ".join(f"`{key}={value}`" for key, value in changed.items()).replace("|", "\\|") or "the defaults"
+        with torch.device("meta"):
+            none = {"pretrained": "none"} if "pretrained" in type(config).model_fields else {}
+            count = create_model(name, num_classes=21, in_channels=3, **none).count_parameters()
+        rows.append(f"| `{name}` | {settings} | {count:,} |")
+    return "\n".join(rows)
+
+
 def paper_pages() -> dict[Path, str]:
-    """A page for each file of models/ that holds presets."""
+    """A page for each file of models/ that holds presets: the paper, presets, settings, how to train."""
     pages: dict[str, list[str]] = {}
     for name in MODELS.names():
         pages.setdefault(type(MODELS[name]).__module__, []).append(name)
@@ -81,11 +100,19 @@ def paper_pages() -> dict[Path, str]:
     for module, names in pages.items():
         short = module.rpartition(".")[2]
         text = inspect.cleandoc(sys.modules[module].__doc__ or "")
-        presets = ", ".join(f"`{name}`" for name in names)
         tests = f"tests/papers/test_{short}.py"
-        checked = f"\n\nChecked in `{tests}`." if (ROOT.parent / tests).is_file() else ""
+        families = {type(MODELS[name]): name for name in reversed(names)}
+        settings = "\n".join(
+            f"\n### {cls.__name__}\n\n| setting | default | meaning |\n|---|---|---|\n{settings_table(cls(), 'model')}"
+            for cls in reversed(families)
+        )
+        checked = f"\nNumbers of the paper are asserted in `{tests}`.\n" if (ROOT.parent / tests).is_file() else ""
         found[ROOT / "papers" / f"{short}.md"] = (
-            f"{NOTE}# {short}\n\nPresets: {presets}.\n\n```\n{text}\n```{checked}\n"
+            f"{NOTE}# {short}\n\n```\n{text}\n```\n\n## Presets\n\n"
+            "| preset | differs from the defaults below in | weights (3 channels, 21 classes) |\n|---|---|---|\n"
+            f"{preset_rows(names)}\n{checked}\n## Train it\n\n```bash\nintarsia train DATA model={names[0]}\n"
+            f"intarsia show default model={names[0]} > mine.yaml    # every setting, to change and read back\n```\n"
+            f"\n## Settings\n{settings}\n"
         )
     return found
 

@@ -22,7 +22,7 @@ def test_order_of_settings_does_not_matter(settings):
     ("setting", "message"),
     [
         ("train.epoch=5", r"train\.epoch: there is no such setting\. Did you mean 'train\.epochs'\?"),
-        ("model.wdth=5", r"model\.wdth: there is no such setting\. Did you mean 'model\.widths'\?"),
+        ("model.wdth=5", r"model\.wdth: there is no such setting\. Did you mean 'model\.width'\?"),
         ("train.lr=fast", r"train\.lr: .*got 'fast'"),
         ("train.lr=-1", r"train\.lr: .*greater than 0, got -1"),
         ("train.epochs", r"KEY=VALUE"),

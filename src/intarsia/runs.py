@@ -3,6 +3,7 @@
     runs/NAME-N/
       recipe.yaml        every setting, as resolved
       classes.yaml  splits.json  environment.json
+      start.json         source of the start weights, normalisation
       metrics.csv  curves.png  augmented.png
       checkpoints/step_000120/   to resume from
       model/  model-last/        the best and the last model: model.safetensors, manifest.json

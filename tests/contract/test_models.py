@@ -10,22 +10,14 @@ from intarsia.errors import ConfigError
 from intarsia.losses import cross_entropy
 from intarsia.models import MODELS, create_model
 from intarsia.models.base import build_model, fit_mask, logits_for
+from tests.contract.presets import SMALL
 
-SMALL = {
-    "unet": {"width": 2, "dropout": 0.5},
-    "unet_same": {"width": 2, "dropout": 0.1},
-    "encdec": {"pretrained": "none"},
-    "plain": {"width": 4, "depth": 3},
-    "segnet": {"widths": ((4, 4), (4, 4))},
-    "segnet_basic": {"widths": ((4,), (4,)), "kernel": 3},
-    **{f"fcdensenet{depth}": {"growth": 2, "layers": (2,) * 11, "first": 4} for depth in (56, 67, 103)},
-}
 NAMES = MODELS.names()
 
 
 def small(name, **settings):
     torch.manual_seed(0)
-    return create_model(name, num_classes=3, in_channels=3, **{**SMALL.get(name, {}), **settings})
+    return create_model(name, **{"num_classes": 3, "in_channels": 3, **SMALL.get(name, {}), **settings})
 
 
 def image_for(model, size):
@@ -44,17 +36,65 @@ def test_logits_for_any_size_in_both_modes(name, size, training):
     assert logits_for(model, torch.randn(1, 3, *size)).shape == (1, 3, *size)
 
 
+def awake(model):
+    """The model without dropout, and with layers that start at zero drawn, so that a gradient can pass everywhere."""
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Dropout, torch.nn.Dropout2d)):
+            module.p = 0.0
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad and key.endswith("weight") and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def without_gradient(model):
+    return [
+        key
+        for key, value in model.named_parameters()
+        if value.requires_grad and (value.grad is None or not value.grad.abs().sum() > 0)
+    ]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_at_batch_one_reaches_every_parameter(name):
-    model = small(name, **({"dropout": 0.0} if "dropout" in type(MODELS[name]).model_fields else {}))
+    model = awake(small(name))
     image = image_for(model, (64, 64))
     logits = model(image)
     mask = torch.randint(0, 3, (1, *image.shape[-2:]), generator=torch.Generator().manual_seed(2))
     cross_entropy(logits, fit_mask(mask, logits)).backward()
-    without = [key for key, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
-    assert not without
+    assert not without_gradient(model)
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     assert all(torch.isfinite(value).all() for value in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("channels", [1, 5])
+def test_forward_and_backward_at_61_x_93_with_a_batch_of_one(name, channels):
+    model = awake(small(name, in_channels=channels)).train()
+    logits = logits_for(model, torch.randn(1, channels, 61, 93))
+    assert logits.shape == (1, 3, 61, 93)
+    logits.square().mean().backward()
+    gradients = [value.grad for value in model.parameters() if value.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_deep_supervision_adds_logits_and_changes_none(name):
+    torch.manual_seed(0)
+    plain, deep = small(name), small(name, deep_supervision=True)
+    image = image_for(plain, (61, 93))
+    with torch.no_grad():
+        logits, others = deep.eval().with_auxiliary(image)
+        assert torch.equal(deep(image), logits)
+        assert torch.equal(plain.eval()(image), logits)
+        assert plain.with_auxiliary(image)[1] == []
+    assert others
+    assert all(other.shape == logits.shape for other in others)
+    model = awake(deep).train()
+    logits, others = model.with_auxiliary(image)
+    (logits.square().mean() + sum(other.square().mean() for other in others)).backward()
+    assert not [key for key in without_gradient(model) if key.startswith("auxiliary.")]
 
 
 @pytest.mark.parametrize("name", NAMES)

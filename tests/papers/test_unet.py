@@ -127,3 +127,114 @@ def test_skips_are_concatenated_after_the_upsampled():
     model.down[0].register_forward_hook(lambda _m, _i, out: seen.update(skip=out))
     model(torch.rand(1, 1, 8, 8))
     assert torch.equal(seen["x"][:, 2:], seen["skip"])
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels", "parameters"),
+    [("unet_released", 1, 31_100_354), ("unet_bn", 3, 31_043_586), ("unet_bn", 1, 31_042_434)],
+)
+def test_parameters_of_the_variants(name, in_channels, parameters):
+    with torch.device("meta"):
+        assert create_model(name, in_channels=in_channels, num_classes=2).count_parameters() == parameters
+
+
+def test_released_net_keeps_128_channels_in_its_last_up_convolution_and_has_relus_there():
+    with torch.device("meta"):
+        model = create_model("unet_released", in_channels=1, num_classes=2)
+    assert [step[0].out_channels for step in model.up] == [512, 256, 128, 128]
+    assert all(isinstance(step[1], torch.nn.ReLU) for step in model.up)
+    assert [stage[0].in_channels for stage in model.merge] == [1024, 512, 256, 192]
+
+
+def test_skips_are_cropped_by_4_16_40_and_88():
+    model = create_model("unet", in_channels=1, num_classes=2, width=2).eval()
+    skips, joined = [], []
+    for stage in model.down[:-1]:
+        stage.register_forward_hook(lambda _m, _i, out: skips.append(out))
+    for stage in model.merge:
+        stage.register_forward_hook(lambda _m, inputs, _o: joined.append(inputs[0]))
+    model(torch.rand(1, 1, 572, 572))
+    for skip, x, offset in zip(reversed(skips), joined, (4, 16, 40, 88), strict=True):
+        end = skip.shape[-1] - offset
+        assert torch.equal(x[:, x.shape[1] // 2 :], skip[..., offset:end, offset:end])
+
+
+def test_dropout_follows_the_second_convolution_of_the_two_deepest_levels():
+    model = create_model("unet", in_channels=1, num_classes=2, width=2)
+    kinds = [[type(layer).__name__ for layer in stage] for stage in model.down]
+    assert ["Dropout" in stage for stage in kinds] == [False, False, False, True, True]
+    assert kinds[3] == ["Conv2d", "ReLU", "Conv2d", "ReLU", "Dropout"]  # the skip is taken behind it, as in two ports
+    assert model.down[3][-1].p == 0.5
+    assert not any(isinstance(layer, torch.nn.Dropout) for layer in model.merge.modules())
+
+
+UPS = ["nearest", "nails", "bilinear", "transposed", "resize", "subpixel", "unpool"]
+
+
+@pytest.mark.parametrize("skip", ["concat", "sum", "none"])
+@pytest.mark.parametrize("up", UPS)
+@pytest.mark.parametrize("down", ["max", "average", "strided", "none"])
+def test_operators_exchange_with_everything_else_equal(down, up, skip):
+    settings = {"width": 2, "depth": 2, "down": down, "up": up, "skip": skip}
+    if up == "unpool" and down != "max":
+        with pytest.raises(ConfigError, match="up=unpool needs"):
+            create_model("unet_same", **settings)
+        return
+    model = create_model("unet_same", **settings)
+    seen = []
+    model.down[-1].register_forward_hook(lambda _m, _i, out: seen.append(out.shape[-2:]))
+    logits = model(torch.rand(1, 3, 61, 93))
+    assert logits.shape == (1, 2, 61, 93)
+    assert seen == [(64, 96) if down == "none" else (16, 24)]
+    logits.square().mean().backward()
+    assert not [key for key, p in model.named_parameters() if p.grad is None]
+
+
+def test_without_skips_the_contracting_path_reaches_the_logits_only_through_the_bottom():
+    model = create_model("unet_same", width=2, depth=1, skip="none", norm="none").eval()
+    image = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        before = model(image)
+        model.down[1].register_forward_hook(lambda _m, _i, out: torch.zeros_like(out))
+        assert model(image).std() < before.std()
+        assert torch.equal(model(image), model(torch.rand(1, 3, 16, 16)))
+
+
+def test_dilation_in_place_of_pooling_sees_as_far_as_the_convolutions_of_the_levels():
+    model = create_model("unet_same", width=1, depth=3, down="none")
+    assert [stage[0].dilation[0] for stage in model.down] == [1, 2, 4, 8]
+    with pytest.raises(ConfigError, match="down=none needs padding=same"):
+        create_model("unet", down="none")
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "group", "layer"])
+def test_every_norm(norm):
+    model = create_model("unet_same", width=2, depth=2, norm=norm)
+    model(torch.rand(1, 3, 61, 93)).square().mean().backward()
+
+
+def test_released_details_belong_together():
+    with pytest.raises(ConfigError, match="released needs"):
+        create_model("unet_released", skip="sum")
+
+
+def test_auxiliary_logits_of_a_valid_net_lie_over_the_middle():
+    """A bright square in the image shows at the same place in logits and in auxiliary logits."""
+    torch.manual_seed(0)
+    model = create_model(
+        "unet", in_channels=1, num_classes=1, width=4, depth=2, dropout=0.0, deep_supervision=True
+    ).eval()
+    for parameter in model.parameters():
+        parameter.data.abs_()
+    image = torch.zeros(1, 1, *model.input_size(128, 128))
+    middle = image.shape[-1] // 2
+    image[..., middle - 30 : middle - 10, middle + 5 : middle + 25] = 1
+    with torch.no_grad():
+        logits, (other,) = model.with_auxiliary(image)
+    for found in (logits, other):
+        peak = (found - found.amin()).double()[0, 0]
+        rows = torch.arange(len(peak), dtype=torch.double)
+        row = (peak.sum(1) * rows).sum() / peak.sum()
+        column = (peak.sum(0) * rows).sum() / peak.sum()
+        assert abs(float(row) - (logits.shape[-1] / 2 - 20.5)) < 4
+        assert abs(float(column) - (logits.shape[-1] / 2 + 14.5)) < 4

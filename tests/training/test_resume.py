@@ -213,3 +213,21 @@ def test_a_full_disk_is_loud_and_keeps_the_older_checkpoint(whole, tmp_path, mon
     with pytest.raises(SaveError, match="No space left"):
         state.save_checkpoint(folder, state.Counters(step=99), model, None, torch.optim.SGD(model.parameters(), lr=1))
     assert newest_checkpoint(folder)[0].name == "step_00000018"
+
+
+def test_resume_needs_no_start_weights_and_keeps_their_normalisation(tiny_run, cells, tmp_path):
+    """The weights that a run started from may be gone when it is gone on with; a checkpoint holds all that is needed."""
+    source = tmp_path / "source"
+    shutil.copytree(tiny_run, source)
+    settings = {**SETTINGS, "model": {**TINY, "start_from": str(source)}, "train": {**SETTINGS["train"], "steps": 4}}
+    run = train_model(cells, settings, out=tmp_path / "run", progress=Silent())
+    began = json.loads((run / "start.json").read_text())
+    assert began["weights"] == "weights of source"
+    manifest = json.loads((run / "model" / "manifest.json").read_text())
+    assert began["preprocess"] == manifest["preprocess"]
+    shutil.rmtree(source)
+    train_model(cells, {"train": {"steps": 6}}, out=run, resume=True, progress=Silent())
+    again = json.loads((run / "model-last" / "manifest.json").read_text())
+    assert again["preprocess"] == manifest["preprocess"]
+    assert again["trained"]["step"] == 6
+    assert again["start"] == "weights of source"

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+import intarsia
 from intarsia.config import read_yaml
 from intarsia.errors import ConfigError
 from intarsia.models import create_model
@@ -156,3 +158,56 @@ def test_settings_that_do_not_fit_are_one_line(settings, message, cells, tmp_pat
         train_model(cells, settings, out=tmp_path / "run", progress=Silent())
     assert isinstance(error.value, ConfigError) or "does not exist" in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_deep_supervision_trains_its_logits_and_predicts_without_them(cells, tmp_path):
+    model = {**TINY, "deep_supervision": True}
+    settings = {"model": model, "train": {"steps": 6, "batch": 2}, "data": {"size": (48, 48)}}
+    run = train_model(cells, settings, out=tmp_path / "run", progress=Silent())
+    trained = load_file(run / "model-last" / "model.safetensors")
+    torch.manual_seed(0)
+    fresh = create_model("unet_same", num_classes=3, in_channels=1, width=4, depth=2, deep_supervision=True)
+    key = "auxiliary.0.weight"
+    assert trained[key].shape == fresh.state_dict()[key].shape
+    without = train_model(
+        cells, {**settings, "train": {**settings["train"], "auxiliary": 0.0}}, out=tmp_path / "other", progress=Silent()
+    )
+    assert not torch.equal(trained[key], load_file(without / "model-last" / "model.safetensors")[key])
+    result = intarsia.load(run).predict(np.zeros((50, 60), np.uint8))
+    assert result.classes.shape == (50, 60)
+
+
+def test_a_model_starts_from_a_run_with_other_classes(tiny_run, folder, tmp_path):
+    other = folder(count=6, size=(64, 64), values=(0, 1), name="two")
+    settings = {
+        "model": {**TINY, "in_channels": 3, "start_from": str(tiny_run)},
+        "train": {"steps": 2, "batch": 2},
+        "data": {"size": (48, 48)},
+    }
+    run = train_model(other, settings, out=tmp_path / "run", progress=Silent())
+    started = json.loads((run / "start.json").read_text())["weights"]
+    assert started == f"weights of {tiny_run.name}, but for 3 of 66 tensors"  # the grey first layer, two last ones
+    assert json.loads((run / "model" / "manifest.json").read_text())["start"] == started
+
+
+def test_a_model_that_is_not_there_is_told(cells, tmp_path):
+    settings = {"model": {**TINY, "start_from": str(tmp_path / "none")}, "train": {"steps": 1}}
+    with pytest.raises(ConfigError, match="does not exist"):
+        train_model(cells, settings, out=tmp_path / "run", progress=Silent())
+
+
+def test_validations_take_at_most_a_quarter_of_the_time(monkeypatch):
+    from intarsia.training import loop
+
+    clock = [100.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    pace = loop.Pace()
+    assert pace.affordable
+    pace.begins()
+    clock[0] += 8
+    pace.ends()
+    assert not pace.affordable
+    clock[0] += 23.9
+    assert not pace.affordable
+    clock[0] += 0.1
+    assert pace.affordable

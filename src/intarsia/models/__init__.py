@@ -1,6 +1,6 @@
 """Architectures: one file, one paper. Importing this package registers them."""
 
-from intarsia.models import encdec, fcdensenet, plain, segnet, unet
+from intarsia.models import deeplab, deeplab3, dilated, encdec, fcdensenet, fcn, plain, resunet, segnet, unet
 from intarsia.models.base import MODELS, ModelConfig, SegmentationModel, create_model
 
 __all__ = [
@@ -8,9 +8,14 @@ __all__ = [
     "ModelConfig",
     "SegmentationModel",
     "create_model",
+    "deeplab",
+    "deeplab3",
+    "dilated",
     "encdec",
     "fcdensenet",
+    "fcn",
     "plain",
+    "resunet",
     "segnet",
     "unet",
 ]

@@ -6,6 +6,8 @@ A model takes normalised images (N, C, H, W) of any size that its docstring allo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -17,6 +19,7 @@ from intarsia.config import NamedConfig
 from intarsia.errors import ConfigError
 from intarsia.ops.pad import center_crop, mirror_pad
 from intarsia.registry import Registry
+from intarsia.runs import WEIGHTS, find_model, read_manifest
 
 
 class ModelConfig(NamedConfig):
@@ -30,14 +33,20 @@ class ModelConfig(NamedConfig):
     """Channels of the images, C; null: the data set's."""
     frozen: tuple[str, ...] = ()
     """Parts that are not trained, such as [encoder]; their statistics and dropout rest as well."""
+    deep_supervision: bool = False
+    """Auxiliary logits from inside the network, with a loss of their own in training; predictions do not use them."""
+    start_from: str = ""
+    """Run or model folder whose weights are taken over before training, wherever name and shape are the same."""
 
     def build(self) -> SegmentationModel:
         """The network, with its start weights."""
         raise NotImplementedError
 
     def without_start_weights(self) -> Self:
-        """The same network, built without looking for published weights: those of a saved model replace them."""
-        return self
+        """The same network, built without looking for other weights: those of a saved model replace them."""
+        return self.replace(
+            {"start_from": "", **({"pretrained": "none"} if "pretrained" in type(self).model_fields else {})}
+        )
 
     @property
     def classes(self) -> int:
@@ -63,6 +72,10 @@ class SegmentationModel(nn.Module):
     std: tuple[float, ...] | None = None
     start: str = "random weights"
     """Where the weights came from before training, in words."""
+    auxiliary_origin: int | None = 0
+    """Row and column of the image's corner in a part's maps brought to full resolution; None: the maps are centred."""
+    taps: Mapping[str, tuple[int, int]] = {}
+    """Parts from which auxiliary logits are taken: path to (channels, stride)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -79,6 +92,40 @@ class SegmentationModel(nn.Module):
     def sample_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of training samples near (height, width) that wastes nothing: multiples of 32, at least 32."""
         return max(32, height // 32 * 32), max(32, width // 32 * 32)
+
+    def supervise(self, taps: Mapping[str, tuple[int, int]]) -> None:
+        """Make a 1x1 classifier for the maps of each part named, if `config.deep_supervision` asks for them.
+
+        Args:
+            taps: path of a part to channels and stride of its maps. The last call of an `__init__`, so that the other
+                start weights are the same with and without.
+        """
+        self.auxiliary = nn.ModuleList()
+        if self.config.deep_supervision:
+            self.taps = dict(taps)
+            self.auxiliary.extend(nn.Conv2d(width, self.config.classes, kernel_size=1) for width, _ in taps.values())
+
+    def with_auxiliary(self, image_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and auxiliary logits of the same size from inside the network (Lee et al., arXiv:1409.5185).
+
+        The list is empty unless the config sets deep_supervision.
+        """
+        seen: dict[str, Tensor] = {}
+        hooks = [
+            self.get_submodule(path).register_forward_hook(lambda _m, _in, out, path=path: seen.update({path: out}))
+            for path in self.taps
+        ]
+        try:
+            logits_NKHW = self(image_NCHW)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        size = (logits_NKHW.shape[-2], logits_NKHW.shape[-1])
+        strides = [stride for _, stride in self.taps.values()]
+        maps = [head(seen[path]) for path, head in zip(self.taps, self.auxiliary, strict=True)]
+        return logits_NKHW, [
+            fit_auxiliary(each, size, stride, self.auxiliary_origin) for each, stride in zip(maps, strides, strict=True)
+        ]
 
     def freeze(self, *parts: str) -> Self:
         """Leave out of training: no gradients, resting BatchNorm statistics, no dropout, whatever `train()` says.
@@ -144,9 +191,40 @@ def create_model(
 
 
 def build_model(config: ModelConfig) -> SegmentationModel:
-    """The network of a config, its frozen parts frozen."""
+    """The network of a config, with the weights that it starts from, its frozen parts frozen."""
     model = config.build()
+    if config.start_from:
+        take_over(model, Path(config.start_from).expanduser())
     return model.freeze(*config.frozen) if config.frozen else model
+
+
+@torch.no_grad()
+def take_over(model: SegmentationModel, path: Path) -> list[str]:
+    """Copy the weights of a saved model wherever name and shape agree: FCN-32s to 16s to 8s, or other classes.
+
+    Returns:
+        The names that keep their start weights.
+
+    Raises:
+        ConfigError: there is no model, or nothing of it fits.
+        IntegrityError: its files are not what was saved.
+    """
+    from safetensors.torch import load_file
+
+    folder = find_model(path)
+    manifest = read_manifest(folder)
+    theirs, ours = load_file(folder / WEIGHTS), model.state_dict()
+    same = [key for key, value in ours.items() if key in theirs and theirs[key].shape == value.shape]
+    if not same:
+        raise ConfigError(f"model.start_from: nothing in {path} has the name and shape of a weight of this model.")
+    for key in same:
+        ours[key].copy_(theirs[key])
+    left = [key for key in ours if key not in same]
+    model.start = f"weights of {path.name}" + (f", but for {len(left)} of {len(ours)} tensors" if left else "")
+    preprocess = manifest.get("preprocess", {})
+    if preprocess.get("channels") == model.config.in_channels:
+        model.mean, model.std = tuple(preprocess["mean"]), tuple(preprocess["std"])
+    return left
 
 
 def logits_for(model: nn.Module, image_NCHW: Tensor) -> Tensor:
@@ -172,6 +250,15 @@ def resize_logits(logits_NKHW: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(logits_NKHW.shape[-2:]) == size:
         return logits_NKHW
     return F.interpolate(logits_NKHW.float(), size, mode="bilinear", align_corners=False)
+
+
+def fit_auxiliary(maps_NKHW: Tensor, size: tuple[int, int], stride: int, origin: int | None) -> Tensor:
+    """Coarse logits brought to full resolution (bilinear) and cut to the part that `size` shows of them."""
+    full = resize_logits(maps_NKHW, (stride * maps_NKHW.shape[-2], stride * maps_NKHW.shape[-1]))
+    lost = [(full.shape[axis] - size[axis]) // 2 if origin is None else origin for axis in (-2, -1)]
+    if any(full.shape[axis] < lost[axis] + size[axis] or lost[axis] < 0 for axis in (-2, -1)):
+        return resize_logits(maps_NKHW, size)  # maps of a pooling that rounds down do not reach the border
+    return full[..., lost[0] : lost[0] + size[0], lost[1] : lost[1] + size[1]]
 
 
 def fit_mask(mask_NHW: Tensor, logits_NKHW: Tensor) -> Tensor:

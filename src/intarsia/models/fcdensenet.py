@@ -7,6 +7,9 @@ released code's README corrects it).
 
 Differs from the paper: BatchNorm uses running statistics at test time; the released code uses those of the test batch.
 
+Trained in the paper with: RMSprop, rate 1e-3 times 0.995 an epoch, weight decay 1e-4, crops of 224, batch 3, then whole images
+at 1e-4. CamVid test, table 3: mean IoU 58.9 (56), 65.8 (67), 66.9 (103).
+
 Shapes: N batch, C channels, H height, W width of a level; K classes.
 """
 
@@ -80,6 +83,9 @@ class FCDenseNet(SegmentationModel):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        self.supervise(
+            {f"up_blocks.{index}": (up[index] * growth, 2 ** (levels - 1 - index)) for index in range(levels - 1)}
+        )
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
         height, width = image_NCHW.shape[-2:]

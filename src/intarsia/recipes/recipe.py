@@ -51,10 +51,13 @@ class TrainConfig(Config):
     """Share of the run over which the learning rate rises from zero."""
     clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0: not clipped."""
+    auxiliary: float = Field(0.4, ge=0)
+    """Weight of the mean loss of auxiliary logits, for a model with deep_supervision (0.4 as in PSPNet, arXiv:1612.01105)."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of an average of the weights that is validated and kept instead of them; 0: none."""
     validations: int = Field(15, ge=1)
-    """Validations on full images, evenly spread over the run; each also saves a checkpoint."""
+    """Validations on full images, evenly spread over the run; each also saves a checkpoint. A run by minutes leaves some out
+    that would take more than a quarter of its time."""
     save_minutes: float = Field(5.0, gt=0)
     """A checkpoint is also saved when the last one is older than this."""
     patience: int | None = Field(None, ge=1)

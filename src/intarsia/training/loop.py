@@ -14,7 +14,9 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 
 from intarsia.errors import Diverged, Interrupted
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
-from intarsia.models.base import fit_mask
+from intarsia.models.base import SegmentationModel, fit_mask
 from intarsia.progress import Task
 from intarsia.training.history import History
 from intarsia.training.optimizers import make_optimizer
@@ -55,6 +57,7 @@ def fit(training: Training, *, resume: bool = False) -> Counters:
     net = training.model.to(memory_format=layout)
     average = copy.deepcopy(net).requires_grad_(False).to(device.torch_name) if config.ema else None
     model, optimizer = fabric.setup(net, make_optimizer(net, config))
+    model.mark_forward_method("with_auxiliary")
     history = History(training.run / "metrics.csv")
     if resume:
         counters = training.counters = _resumed(training, net, average, optimizer)
@@ -63,7 +66,7 @@ def fit(training: Training, *, resume: bool = False) -> Counters:
     steps = _grouped(training.feeder.batches(counters.step * config.accumulate), config.accumulate)
     with _signals() as stop, training.progress.task("train", 1.0) as task, torch.random.fork_rng():
         saved = time.monotonic()
-        started = saved - counters.seconds
+        started, pace = saved - counters.seconds, Pace()
         while training.share < 1 and not stop and not _stale(training):
             batches = next(steps)
             for group in optimizer.param_groups:
@@ -77,8 +80,10 @@ def fit(training: Training, *, resume: bool = False) -> Counters:
             if counters.step % 10 == 0:
                 history.add_training(training)
             _show(training, task, history)
-            if training.share >= 1 or training.share * config.validations >= counters.validations + 1:
+            if training.share >= 1 or _validation_is_due(training, pace):
+                pace.begins()
                 scores, val_loss = _validate(training, average or net)
+                pace.ends()
                 counters.seconds = time.monotonic() - started
                 history.add_validation(training, scores, val_loss)
                 _keep_best(training, average or net, scores)
@@ -106,8 +111,7 @@ def _step(
     total = 0.0
     for image_NCHW, mask_NHW in batches:
         image_NCHW = fabric.to_device(image_NCHW).contiguous(memory_format=layout)
-        logits_NKHW = model(image_NCHW)
-        loss = training.loss(logits_NKHW, fit_mask(fabric.to_device(mask_NHW), logits_NKHW)) / len(batches)
+        loss = _loss(training, model, image_NCHW, fabric.to_device(mask_NHW)) / len(batches)
         fabric.backward(loss)
         total += float(loss.detach())
     limit = training.config.clip or math.inf
@@ -120,6 +124,17 @@ def _step(
     return total if finite else math.nan
 
 
+def _loss(training: Training, model: nn.Module, image_NCHW: Tensor, mask_NHW: Tensor) -> Tensor:
+    """The loss of the logits, and of auxiliary logits with their weight if the model has them."""
+    if not training.model.config.deep_supervision or not training.config.auxiliary:
+        logits_NKHW = model(image_NCHW)
+        return training.loss(logits_NKHW, fit_mask(mask_NHW, logits_NKHW))
+    logits_NKHW, others = cast(SegmentationModel, model).with_auxiliary(image_NCHW)
+    mask_NHW = fit_mask(mask_NHW, logits_NKHW)
+    beside = sum((training.loss(other_NKHW, mask_NHW) for other_NKHW in others), logits_NKHW.new_zeros(()))
+    return training.loss(logits_NKHW, mask_NHW) + training.config.auxiliary * beside / max(1, len(others))
+
+
 def _guard(training: Training, finite: bool) -> None:
     counters = training.counters
     counters.bad_steps = 0 if finite else counters.bad_steps + 1
@@ -128,6 +143,33 @@ def _guard(training: Training, finite: bool) -> None:
             f"{training.run}: loss or gradient had no finite value in {MOST_BAD_STEPS} steps in a row, up to step "
             f"{counters.step}. Try a smaller train.lr (it was {training.config.lr}), or train.precision=fp32."
         )
+
+
+@dataclass
+class Pace:
+    """How long the last validation took, and when it ended."""
+
+    took: float = 0.0
+    ended: float = field(default_factory=lambda: time.monotonic())
+
+    def begins(self) -> None:
+        self.took, self.ended = -time.monotonic(), math.inf
+
+    def ends(self) -> None:
+        self.ended = time.monotonic()
+        self.took += self.ended
+
+    @property
+    def affordable(self) -> bool:
+        """Whether training has had three times as long as the last validation since."""
+        return time.monotonic() - self.ended >= 3 * self.took
+
+
+def _validation_is_due(training: Training, pace: Pace) -> bool:
+    """As often as asked for; by the clock at most a quarter of the time (a run by steps must repeat, so it never skips one)."""
+    config, counters = training.config, training.counters
+    due = training.share * config.validations >= counters.validations + 1
+    return due and (config.minutes is None or pace.affordable)
 
 
 def _validate(training: Training, net: nn.Module) -> tuple[OverlapScores, float]:

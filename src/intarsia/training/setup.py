@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +36,12 @@ class Setup:
     feeder: Feeder
 
 
-def set_up(recipe: Recipe, progress: Progress) -> Setup:
+def set_up(recipe: Recipe, progress: Progress, began: Mapping[str, Any] | None = None) -> Setup:
     """Open the data, build the model, choose sample size and layout.
+
+    Args:
+        began: what `write_start` noted of a run that has a checkpoint: its normalisation holds, and weights to start from are
+            not looked for again, since they may have gone, or have come, in the meantime.
 
     Raises:
         DataError: the data cannot be used.
@@ -46,10 +52,11 @@ def set_up(recipe: Recipe, progress: Progress) -> Setup:
     recipe = recipe.replace(model=_fitted(recipe.model, dataset), train=_bounded(recipe.train))
     with torch.random.fork_rng():
         torch.manual_seed(recipe.train.seed)
-        model = build_model(recipe.model)
+        model = build_model(recipe.model.without_start_weights() if began else recipe.model)
     if device.is_cpu_in_bf16:
         depthwise_in_float32(model)
-    preprocess = _preprocess(recipe, dataset, model)
+    preprocess = Preprocess(**began["preprocess"]) if began else _preprocess(recipe, dataset, model)
+    model.start = began["weights"] if began else model.start
     size = recipe.data.size or model.sample_size(*_median_size(dataset, preprocess))
     feeder = Feeder(
         dataset=dataset,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,21 @@ from intarsia.recipes.recipe import Recipe
 from intarsia.runs import environment, new_run_folder, write_json, write_text
 from intarsia.training.feed import Feeder
 from intarsia.training.setup import Setup
+from intarsia.training.state import newest_checkpoint
+
+START = "start.json"
+"""What the first step started from: the source of the weights, in words, and the normalisation."""
+
+
+def began(folder: Path) -> dict[str, Any] | None:
+    """What a run started from, if it can be gone on with from a checkpoint."""
+    if newest_checkpoint(folder / "checkpoints")[0] is None:
+        return None
+    try:
+        found: dict[str, Any] = json.loads((folder / START).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a run of an earlier version
+        return None
+    return found
 
 
 def check_free(out: Path) -> None:
@@ -49,6 +66,7 @@ def write_start(folder: Path, setup: Setup) -> None:
     write_json(folder / "splits.json", {"source": dataset.split_source, **splits})
     threads = {"threads": torch.get_num_threads(), "device": device.describe(), "precision": device.precision}
     write_json(folder / "environment.json", {**environment(), **threads})
+    write_json(folder / START, {"weights": setup.model.start, "preprocess": setup.preprocess.to_dict()})
     draw_augmented(setup.feeder, folder / "augmented.png")
     write_text(folder / "recipe.yaml", to_yaml(_with_whole_path(setup.recipe)))
 

@@ -16,7 +16,7 @@ from intarsia.training.history import draw_curves, read_history
 from intarsia.training.loop import fit
 from intarsia.training.session import Training
 from intarsia.training.setup import Setup, set_up
-from intarsia.training.start import announce, check_free, make_run_folder, write_start
+from intarsia.training.start import announce, began, check_free, make_run_folder, write_start
 from intarsia.training.state import Counters, weights_of
 
 MAY_CHANGE = ("epochs", "steps", "minutes", "validations", "patience", "workers", "save_minutes")
@@ -57,7 +57,7 @@ def train_model(
         recipe = load_recipe(target, settings).replace(changes)
     if given is not None and not going_on:
         check_free(given)
-    setup = set_up(recipe, progress)
+    setup = set_up(recipe, progress, began(given) if going_on and given else None)
     folder = given if going_on and given else make_run_folder(given, setup.dataset.label)
     if not going_on:
         write_start(folder, setup)

@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
+import math
 import re
 import socket
 from collections.abc import Mapping
@@ -20,10 +22,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from intarsia.errors import ConfigError, FileError, MissingExtra
 from intarsia.models.encoders.base import Encoder
+from intarsia.models.weights import FirstLayer
+from intarsia.ops.conv import start_he
 from intarsia.optional import found, require
 from intarsia.registry import did_you_mean
 
@@ -31,34 +36,140 @@ _HUB = ("huggingface.co", 443)
 
 
 class TimmEncoder(Encoder):
-    """Any timm network that gives features."""
+    """Any timm network that gives features.
 
-    def __init__(self, name: str, *, in_channels: int = 3, pretrained: str = "auto") -> None:
+    Networks whose maps all have one size (ViT and its kin) give four of them, evenly spaced in depth and brought to strides 4,
+    8, 16 and 32 bilinearly, so that every decoder takes them.
+
+    Args:
+        name: as `timm.list_models()` has it.
+        in_channels: channels of the images.
+        pretrained: auto, none, hub, package or a file; see this file's head.
+        output_stride: 8 or 16: no level is coarser, later convolutions are dilated instead; 32 or None: as the network is.
+        first_layer: what becomes of loaded weights where `in_channels` is not 3. adapt: summed for 1 channel, else repeated
+            and scaled by 3/n; fresh: He-normal instead.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        in_channels: int = 3,
+        pretrained: str = "auto",
+        output_stride: int | None = None,
+        first_layer: FirstLayer = "adapt",
+    ) -> None:
         super().__init__()
         timm = _import_timm()
         if name not in timm.list_models(pretrained=False) and name.split(".")[0] not in timm.list_models():
             known = timm.list_models()
             raise ConfigError(f"model.encoder: timm has no {name!r}.{did_you_mean(name, known)}")
+        if output_stride not in (None, 8, 16, 32):
+            raise ConfigError(f"model.output_stride: must be 8, 16 or 32, got {output_stride}.")
         overlay, self.start = _start_weights(name, pretrained)
-        options: dict[str, Any] = {"features_only": True, "in_chans": in_channels}
-        try:
-            self.net = timm.create_model(
-                name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay or None, **options
-            )
-        except (RuntimeError, AttributeError, ValueError, OSError) as error:
-            reason = (str(error).strip().splitlines() or ["?"])[0]
-            raise ConfigError(f"model.encoder: {name!r} cannot be built as an encoder: {reason}") from None
+        options = {
+            "in_chans": in_channels,
+            "pretrained": overlay is not None,
+            "pretrained_cfg_overlay": overlay or None,
+        }
+        self.net = _features_of(name, options, output_stride)
         info = self.net.feature_info
-        self.channels, self.strides = tuple(info.channels()), tuple(info.reduction())
+        self.patch = _patch_of(tuple(info.reduction()))
+        if self.patch:
+            depth = len(info.info)
+            self.net.out_indices = [depth * part // 4 - 1 for part in (1, 2, 3, 4)]
+            self.channels = tuple(info.channels(self.net.out_indices))
+            self.strides = tuple(min(stride, output_stride or 32) for stride in (4, 8, 16, 32))
+        else:
+            self.channels, self.strides = tuple(info.channels()), tuple(info.reduction())
         if overlay is not None:
             published = timm.get_pretrained_cfg(name)
             self.mean, self.std = _for_channels(published.mean, in_channels), _for_channels(published.std, in_channels)
+            if first_layer == "fresh" and in_channels != 3:
+                for layer in _first_layers(self.net, published.first_conv, in_channels):
+                    start_he(layer)
 
     def forward(self, image_NCHW: Tensor) -> list[Tensor]:
+        if self.patch:
+            return self._pyramid(image_NCHW)
         features = list(self.net(image_NCHW))
-        if features[0].shape[1] != self.channels[0] and features[0].shape[-1] == self.channels[0]:
-            features = [feature.permute(0, 3, 1, 2) for feature in features]  # Swin and its kin give NHWC
+        if getattr(self.net, "output_fmt", "NCHW") == "NHWC":  # Swin and its kin
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
         return features
+
+    def _pyramid(self, image_NCHW: Tensor) -> list[Tensor]:
+        """Maps of one size at every stride. A patch of 14 sees the image at 14/16, so that a patch is 16 pixels of it."""
+        height, width = image_NCHW.shape[-2:]
+        grid = (height // _power_of_two(self.patch), width // _power_of_two(self.patch))
+        fitting = (grid[0] * self.patch, grid[1] * self.patch)
+        if fitting != (height, width):
+            image_NCHW = F.interpolate(image_NCHW, fitting, mode="bilinear", align_corners=False)
+        return [
+            F.interpolate(feature, (height // stride, width // stride), mode="bilinear", align_corners=False)
+            for feature, stride in zip(self.net(image_NCHW), self.strides, strict=True)
+        ]
+
+
+def _features_of(name: str, options: dict[str, Any], output_stride: int | None) -> Any:
+    """timm's network for features of images of any size, dilated to the output stride; one line where it cannot be had."""
+    try:
+        if output_stride in (8, 16):
+            with contextlib.suppress(TypeError, AssertionError, NotImplementedError):  # timm's ways to say it cannot
+                return _create(name, {**options, "output_stride": output_stride})
+        net = _create(name, options)
+    except (RuntimeError, AttributeError, ValueError, OSError, TypeError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or ["?"])[0]
+        raise ConfigError(f"model.encoder: {name!r} cannot be built as an encoder: {reason}") from None
+    if output_stride and _power_of_two(max(net.feature_info.reduction())) > output_stride:
+        raise ConfigError(
+            f"model.encoder: {name!r} cannot be dilated to output stride {output_stride}. "
+            "Set model.output_stride=32, or take another encoder."
+        )
+    return net
+
+
+def _create(name: str, options: dict[str, Any]) -> Any:
+    """The network; one made for a fixed image size is asked, in each of timm's ways, to take any."""
+    timm = _import_timm()
+    published = timm.get_pretrained_cfg(name)
+    if published is None or not published.fixed_input_size:
+        return timm.create_model(name, features_only=True, **options)
+    for any_size in ("dynamic_img_size", "strict_img_size"):
+        try:
+            return timm.create_model(name, features_only=True, **{any_size: any_size[0] == "d"}, **options)
+        except TypeError as error:
+            if any_size not in str(error):
+                raise
+    net = timm.create_model(name, features_only=True, **options)
+    side = published.input_size[-1]
+    try:
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, options["in_chans"], 64, 96))
+    except (RuntimeError, AssertionError, ValueError):
+        raise ConfigError(
+            f"model.encoder: {name!r} takes only images of {side} x {side} pixels. Take another encoder."
+        ) from None
+    return net.train()
+
+
+def _patch_of(strides: tuple[int, ...]) -> int:
+    """Side of a patch where all maps have one size, else 0."""
+    return strides[0] if len(strides) > 1 and len(set(strides)) == 1 else 0
+
+
+def _power_of_two(side: int) -> int:
+    """The nearest power of two: 14 counts as 16."""
+    return int(2 ** round(math.log2(side)))
+
+
+def _first_layers(net: nn.Module, names: str | tuple[str, ...] | None, channels: int) -> list[nn.Conv2d]:
+    """The convolutions that take the image: those of timm's names, which an encoder writes with _ for ., else the first."""
+    wanted = {name.replace(".", "_") for name in ((names,) if isinstance(names, str) else names or ())}
+    convolutions = {key: module for key, module in net.named_modules() if isinstance(module, nn.Conv2d)}
+    found_by_name = [
+        module for key, module in convolutions.items() if key.removeprefix("model.").replace(".", "_") in wanted
+    ]
+    return found_by_name or [module for module in convolutions.values() if module.in_channels == channels][:1]
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
