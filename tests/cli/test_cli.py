@@ -75,7 +75,9 @@ def test_slips_are_one_line_and_exit_code_2(words, message, cells):
 
 
 def test_list_and_show():
-    assert "unet_same" in intarsia("list", "models").stdout
+    lines = intarsia("list", "models").stdout.splitlines()
+    assert "    unet  unet_bn  unet_released  unet_same" in lines  # below the paper that they share
+    assert "    segnet  segnet_basic" in lines
     assert "arXiv:1505.04597" in intarsia("list", "models", "unet").stdout
     names = [entry["name"] for entry in json.loads(intarsia("list", "losses", "--json").stdout)]
     assert names == ["ce", "ce_dice", "dice"]

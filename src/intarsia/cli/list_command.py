@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import re
 import sys
+import textwrap
 
 import click
 
@@ -26,9 +28,22 @@ def command(kind: str, pattern: str, as_json: bool) -> None:
         return
     if not rows:
         raise click.UsageError(f"no {kind} match {pattern!r}.")
-    width = max(len(name) for name, _ in rows)
+    for line in shown(rows):
+        click.echo(line)
+
+
+def shown(rows: list[tuple[str, str]]) -> list[str]:
+    """A line each; names that share a text stand together below it."""
+    together: dict[str, list[str]] = {}
     for name, text in rows:
-        click.echo(f"{name:<{width}}  {text}".rstrip())
+        together.setdefault(text, []).append(name)
+    if len(together) == len(rows) or set(together) == {""}:
+        width = max(len(name) for name, _ in rows)
+        return [f"{name:<{width}}  {text}".rstrip() for name, text in rows]
+    lines = []
+    for text, names in together.items():
+        lines += [text, *textwrap.wrap("  ".join(names), 110, initial_indent="    ", subsequent_indent="    "), ""]
+    return lines[:-1]
 
 
 def entries(kind: str) -> list[tuple[str, str]]:
@@ -49,7 +64,7 @@ def entries(kind: str) -> list[tuple[str, str]]:
             found.append((name, f"{recipe.model.name} on {recipe.data.name}, loss {recipe.loss.name}"))
         return found
     if kind == "models":
-        return [(name, first_line(sys.modules[type(MODELS[name]).__module__].__doc__)) for name in MODELS.names()]
+        return [(name, first_sentence(sys.modules[type(MODELS[name]).__module__].__doc__)) for name in MODELS.names()]
     if kind == "losses":
         return [(name, first_line(type(LOSSES[name]).__doc__)) for name in LOSSES.names()]
     return [(name, first_line(type(DATASETS[name]).__doc__)) for name in DATASETS.names()]
@@ -85,6 +100,12 @@ def list_weights(pattern: str, as_json: bool) -> None:
         here = "here" if known.path.is_file() else "not here"
         click.echo(f"{name:<{widths[0]}}  {known.file_name:<{widths[1]}}  {here:<8}  {known.holds}. {known.licence}")
     click.echo(f"folder: {weights_folder()}")
+
+
+def first_sentence(text: str | None) -> str:
+    """The first paragraph of a docstring as one line, to its first full stop."""
+    paragraph = " ".join((text or "").strip().partition("\n\n")[0].split())
+    return re.split(r"\.(?= |$)", paragraph)[0]
 
 
 def first_line(text: str | None) -> str:

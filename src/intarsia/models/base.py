@@ -72,6 +72,8 @@ class SegmentationModel(nn.Module):
     std: tuple[float, ...] | None = None
     start: str = "random weights"
     """Where the weights came from before training, in words."""
+    encoder_parts: tuple[str, ...] = ("encoder",)
+    """Parts that together are the way down: `freeze("encoder")` and the setting train.encoder_lr mean them."""
     auxiliary_origin: int | None = 0
     """Row and column of the image's corner in a part's maps brought to full resolution; None: the maps are centred."""
     taps: Mapping[str, tuple[int, int]] = {}
@@ -131,24 +133,31 @@ class SegmentationModel(nn.Module):
         """Leave out of training: no gradients, resting BatchNorm statistics, no dropout, whatever `train()` says.
 
         Args:
-            parts: names of direct children, such as "encoder".
+            parts: names of direct children; "encoder" means the way down of every architecture.
 
         Raises:
             ConfigError: no such part.
         """
-        children = dict(self.named_children())
         for part in parts:
-            if part not in children:
-                raise ConfigError(f"model.frozen: there is no part {part!r}; there are: {', '.join(children)}.")
-            children[part].requires_grad_(False)
+            for name in self._parts(part):
+                self.get_submodule(name).requires_grad_(False)
         self.config = self.config.replace(frozen=tuple(dict.fromkeys((*self.config.frozen, *parts))))
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for part in self.config.frozen:
-            self.get_submodule(part).eval()
+            for name in self._parts(part):
+                self.get_submodule(name).eval()
         return self
+
+    def _parts(self, part: str) -> tuple[str, ...]:
+        children = [name for name, _ in self.named_children()]
+        if part in children:
+            return (part,)
+        if part == "encoder":
+            return self.encoder_parts
+        raise ConfigError(f"model.frozen: there is no part {part!r}; there are: encoder, {', '.join(children)}.")
 
     def count_parameters(self) -> int:
         """Number of weights that can be trained or are frozen; statistics of BatchNorm are not counted."""

@@ -77,6 +77,7 @@ class DeepLab(SegmentationModel):
     """VGG16 kept at stride 8 by dilation, with one or more wide looks at its last maps."""
 
     config: DeepLabConfig
+    encoder_parts = ("stages",)
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__(config)

@@ -129,6 +129,7 @@ class Dilated(SegmentationModel):
     """Scores at every eighth pixel, perhaps their context, and up again."""
 
     config: DilatedConfig
+    encoder_parts = ("stages", "fc6", "fc7")
 
     def __init__(self, config: DilatedConfig, context: ContextSettings | None = None) -> None:
         super().__init__(config)
@@ -170,6 +171,7 @@ class ContextNet(SegmentationModel):
     """Any network, and the context of its logits."""
 
     config: ContextConfig
+    encoder_parts = ("front",)
 
     def __init__(self, config: ContextConfig, front: SegmentationModel) -> None:
         super().__init__(config)

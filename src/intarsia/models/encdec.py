@@ -20,7 +20,7 @@ Shapes: N batch, C channels, H height, W width of a level; K classes.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
@@ -95,9 +95,6 @@ class EncDecConfig(ModelConfig):
 
     def build(self) -> EncDec:
         return EncDec(self)
-
-    def without_start_weights(self) -> Self:
-        return self.replace(pretrained="none")
 
 
 _PYRAMID = {"up": "bilinear", "attention": "none"}

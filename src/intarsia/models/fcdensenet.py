@@ -56,6 +56,7 @@ class FCDenseNet(SegmentationModel):
     """Dense blocks down and up; a stack of all maps on the way down, the new maps alone on the way up."""
 
     config: FCDenseNetConfig
+    encoder_parts = ("first", "down_blocks", "downs")
 
     def __init__(self, config: FCDenseNetConfig) -> None:
         super().__init__(config)

@@ -86,6 +86,7 @@ class FCN(SegmentationModel):
     def __init__(self, config: FCNConfig) -> None:
         super().__init__(config)
         classes, vgg = config.classes, config.trunk == "vgg16"
+        self.encoder_parts = ("stages",) if vgg else ("trunk",)
         if vgg:
             widths = vgg16_widths(config.width)
             self.stages = vgg_stages(config.channels, widths, first_padding=100)

@@ -62,6 +62,7 @@ class Plain(SegmentationModel):
     """L times a 3x3 convolution, ReLU between them."""
 
     config: PlainConfig
+    encoder_parts = ("stack", "downs", "stages")
 
     def __init__(self, config: PlainConfig) -> None:
         super().__init__(config)

@@ -73,6 +73,7 @@ class ResUNet(SegmentationModel):
     """Residual stages down and up; what the way down saw is added on the way up."""
 
     config: ResUNetConfig
+    encoder_parts = ("first", "down")
 
     def __init__(self, config: ResUNetConfig) -> None:
         super().__init__(config)

@@ -93,6 +93,7 @@ class UNet(SegmentationModel):
     """The contracting path keeps what it saw; the expanding path takes it up again."""
 
     config: UNetConfig
+    encoder_parts = ("down", "pools")
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)

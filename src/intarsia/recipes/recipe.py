@@ -42,7 +42,7 @@ class TrainConfig(Config):
     lr: float = Field(1e-3, gt=0)
     """Learning rate at its peak."""
     encoder_lr: float = Field(1.0, gt=0)
-    """Factor on the learning rate of a part called encoder, whose start weights are published ones."""
+    """Factor on the learning rate of the encoder, whose start weights are often published ones."""
     weight_decay: float = Field(1e-2, ge=0)
     """Decoupled weight decay of weights; biases and normalisation have none."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"
