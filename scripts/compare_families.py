@@ -92,13 +92,15 @@ def table(found: dict[str, Any]) -> str:
             f"| {row['test_mean_iou']:.3f} | {row['test_pixel_accuracy']:.3f} |"
         )
     machine = found["machine"]
+    if found.get("note"):
+        lines.append(f"\n{found['note']}")
     lines.append(f"\n{machine['processor']}, {machine['cores']} cores, {found['date']}. Command: `{found['command']}`")
     return "\n".join(lines) + "\n"
 
 
 def main(data: Path, name: str, minutes: float, models: list[str]) -> None:
     """Train each and write after each, so that a stop leaves what is done."""
-    command = f"python scripts/compare_families.py {data.name} {name} {minutes:g}"
+    command = " ".join(["python scripts/compare_families.py", data.name, name, f"{minutes:g}", *models])
     found: dict[str, Any] = {
         "date": date.today().isoformat(),
         "data": data.name,

@@ -14,7 +14,7 @@ from intarsia.cli.main import COMMANDS, group
 from intarsia.config import Config
 from intarsia.data import DATASETS
 from intarsia.losses import LOSSES
-from intarsia.models import MODELS, create_model
+from intarsia.models import MODELS, create_model, decoders
 from intarsia.recipes import RECIPES, Recipe
 from intarsia.registry import Registry
 
@@ -114,6 +114,15 @@ def paper_pages() -> dict[Path, str]:
             f"intarsia show default model={names[0]} > mine.yaml    # every setting, to change and read back\n```\n"
             f"\n## Settings\n{settings}\n"
         )
+    for module in (value for _, value in inspect.getmembers(decoders, inspect.ismodule)):
+        short = module.__name__.rpartition(".")[2]
+        preset = "encdec" if short == "unet" else f"encdec_{short}"
+        if preset in MODELS:
+            found[ROOT / "papers" / f"decoder_{short}.md"] = (
+                f"{NOTE}# {short} as a decoder\n\n```\n{inspect.cleandoc(module.__doc__ or '')}\n```\n\n"
+                f"Preset `{preset}`; with any encoder: `intarsia train DATA model={preset} model.encoder=resnet50`. "
+                "Its settings are on the page [encdec](encdec.md).\n"
+            )
     return found
 
 

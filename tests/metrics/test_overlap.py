@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
 from intarsia.metrics import confusion, overlap_scores
 
@@ -69,3 +69,73 @@ def test_dice_and_iou_are_one_curve(seed):
     prediction, truth = case(seed, 4)
     scores = overlap_scores(confusion(torch.tensor(prediction), torch.tensor(truth), 4).numpy())
     assert scores.dice == pytest.approx(2 * scores.iou / (1 + scores.iou))
+
+
+def score(prediction, truth, num_classes):
+    return overlap_scores(confusion(torch.tensor(prediction), torch.tensor(truth), num_classes).numpy())
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 19])
+def test_kappa_precision_and_recall_equal_scikit_learn(num_classes):
+    prediction, truth = case(num_classes, num_classes)
+    prediction[prediction == 1], truth[truth == 0] = 0, 1  # one class is never predicted, one never there
+    kept, scores, labels = truth != 255, score(prediction, truth, num_classes), range(num_classes)
+    settings = {"average": None, "labels": labels, "zero_division": np.nan}
+    assert scores.kappa == pytest.approx(cohen_kappa_score(truth[kept], prediction[kept], labels=labels))
+    assert scores.precision == pytest.approx(precision_score(truth[kept], prediction[kept], **settings), nan_ok=True)
+    assert scores.recall == pytest.approx(recall_score(truth[kept], prediction[kept], **settings), nan_ok=True)
+
+
+def test_kappa_of_a_hand_made_table():
+    scores = overlap_scores(np.array([[20, 5], [10, 15]]))  # p_o 0.7, p_e 0.5
+    assert scores.kappa == pytest.approx(0.4)
+    assert scores.precision == pytest.approx([2 / 3, 0.75])
+    assert scores.recall == pytest.approx([0.8, 0.6])
+
+
+def test_dice_is_the_harmonic_mean_of_precision_and_recall():
+    scores = score(*case(3, 5), 5)
+    assert scores.dice == pytest.approx(2 / (1 / scores.precision + 1 / scores.recall))
+    assert scores.mean_accuracy == pytest.approx(scores.recall.mean())
+
+
+def test_kappa_has_no_value_where_chance_alone_is_right():
+    for counts in ([[7]], [[7, 0], [0, 0]], [[0, 0], [0, 0]]):
+        assert np.isnan(overlap_scores(np.array(counts)).kappa)
+    assert overlap_scores(np.array([[0, 7], [0, 0]])).kappa == 0
+    assert overlap_scores(np.array([[7, 0], [0, 1]])).kappa == 1
+
+
+def test_kappa_of_very_many_pixels_does_not_overflow():
+    many = np.array([[20, 5], [10, 15]]) * 10**12
+    assert overlap_scores(many).kappa == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 19])
+def test_peers_row_18_perfect_is_one_in_every_score(num_classes):
+    scores = overlap_scores(np.diag(np.arange(1, num_classes + 1)))
+    for name in ("pixel_accuracy", "mean_accuracy", "mean_iou", "mean_dice", "frequency_weighted_iou", "kappa"):
+        assert getattr(scores, name) == pytest.approx(1)
+    for name in ("iou", "dice", "precision", "recall"):
+        assert getattr(scores, name) == pytest.approx(np.ones(num_classes))
+
+
+def test_peers_row_19_absent_classes_are_left_out_of_every_mean():
+    counts = np.zeros((10, 10), np.int64)
+    counts[0, 0] = counts[1, 0] = 50  # all is called background
+    scores = overlap_scores(counts)
+    assert scores.mean_iou == 0.25
+    assert scores.mean_dice == pytest.approx(1 / 3)
+    assert scores.absent == list(range(2, 10))  # named: row 22
+    assert scores.precision[:2] == pytest.approx([0.5, np.nan], nan_ok=True)
+    assert scores.recall[:2].tolist() == [1, 0]
+
+
+def test_peers_rows_20_and_21_each_pixel_is_counted_or_ignored():
+    prediction, truth = case(7, 5)
+    scores = score(prediction, truth, 5)
+    assert scores.truth_pixels.sum() + (truth == 255).sum() == truth.size
+
+
+def test_new_scores_stand_at_the_end_of_the_values():
+    assert list(overlap_scores(np.eye(2, dtype=np.int64)).to_dict())[-3:] == ["kappa", "precision", "recall"]

@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from intarsia.data import FolderConfig
+from intarsia.losses.base import Border
+from intarsia.losses.border import border_weight_map
 from intarsia.progress import Silent
 from intarsia.training.feed import Feeder, draw_order
 from intarsia.transforms.pipeline import AugmentConfig
 from intarsia.transforms.preprocess import Preprocess
+
+BORDER = Border(10, 5)
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +23,9 @@ def dataset(cells):
 
 def feeder(dataset, **changes):
     settings = {"batch": 4, "seed": 3, "workers": 0, "size": (32, 48)} | changes
-    preprocess = Preprocess(channels=1, mean=dataset.mean, std=dataset.std)
-    return Feeder(
-        dataset=dataset, items=dataset.items("train"), augment=AugmentConfig(), preprocess=preprocess, **settings
-    )
+    settings = {"preprocess": Preprocess(channels=1, mean=dataset.mean, std=dataset.std)} | settings
+    settings = {"augment": AugmentConfig()} | settings
+    return Feeder(dataset=dataset, items=dataset.items("train"), **settings)
 
 
 def first(feed, count, start=0):
@@ -30,13 +33,18 @@ def first(feed, count, start=0):
 
 
 def equal(ours, theirs):
-    return all(torch.equal(a, b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True))
+    return all(
+        (a is None and b is None) or torch.equal(a, b)
+        for x, y in zip(ours, theirs, strict=True)
+        for a, b in zip(x, y, strict=True)
+    )
 
 
 def test_shapes_and_types(dataset):
-    image, mask = first(feeder(dataset), 1)[0]
+    image, mask, weights = first(feeder(dataset), 1)[0]
     assert (image.shape, image.dtype) == ((4, 1, 32, 48), torch.float32)
     assert (mask.shape, mask.dtype) == ((4, 32, 48), torch.uint8)
+    assert weights is None
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -72,3 +80,36 @@ def test_more_samples_than_memory_are_read_again(dataset):
     feed._room = 0
     assert equal(first(feed, 2), first(feeder(dataset), 2))
     assert not feed._kept
+
+
+def test_a_border_brings_weights_and_changes_nothing_else(dataset):
+    plain, weighted = (first(feeder(dataset, **more), 3) for more in ({}, {"border": BORDER}))
+    for without, with_border in zip(plain, weighted, strict=True):
+        assert torch.equal(without.image, with_border.image)
+        assert torch.equal(without.mask, with_border.mask)
+        assert (with_border.weights.shape, with_border.weights.dtype) == ((4, 32, 48), torch.float32)
+        assert 0 <= with_border.weights.min() <= with_border.weights.max() <= 10
+    assert any(batch.weights.max() > 5 for batch in weighted)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_weights_are_the_same_with_any_workers_and_after_a_restart(dataset, workers):
+    whole = first(feeder(dataset, border=BORDER), 5)
+    assert equal(whole[2:], first(feeder(dataset, border=BORDER, workers=workers), 3, 2))
+
+
+def test_weights_belong_to_the_pixels_of_the_sample(dataset):
+    """Without zoom and colour, a sample's weights are a part of the map of its image, at the same place."""
+    item = dataset.items("train")[0]
+    still = AugmentConfig(zoom=(1, 1), aspect=1, mirror="none", colour=0)
+    feed = feeder(dataset, border=BORDER, size=(item.height, item.width), augment=still)
+    place = draw_order(3, 0, len(feed.items)).tolist().index(0)
+    sample = feed.weighted_sample(place)
+    assert torch.equal(sample.mask, torch.from_numpy(dataset.read_mask(item)))
+    assert torch.equal(sample.weights, torch.from_numpy(border_weight_map(dataset.read_instances(item))))
+
+
+def test_weights_are_at_the_scale_of_the_data(dataset):
+    half = Preprocess(channels=1, mean=dataset.mean, std=dataset.std, scale=0.5)
+    loaded = feeder(dataset, border=BORDER, preprocess=half).load(dataset.items("train")[0])
+    assert loaded.weights.shape == loaded.mask.shape == (80, 80)

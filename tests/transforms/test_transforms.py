@@ -6,7 +6,7 @@ import torch
 
 from intarsia.classes import IGNORE
 from intarsia.transforms.colour import jitter_colour
-from intarsia.transforms.geometry import Window, cut_window, draw_window
+from intarsia.transforms.geometry import Window, cut_weights, cut_window, draw_window
 from intarsia.transforms.pipeline import AugmentConfig, augment
 from intarsia.transforms.preprocess import Preprocess, resize_mask, to_channels
 
@@ -46,8 +46,9 @@ def test_channels():
 
 def test_without_any_change_a_sample_is_the_image():
     image, mask = sample()
-    unit, same = augment(image, mask, (24, 32), STILL, PLAIN, rng())
+    unit, same, weights = augment(image, mask, (24, 32), STILL, PLAIN, rng())
     assert torch.equal(same, mask)
+    assert weights is None
     assert torch.allclose(unit, image.float() / 255)
 
 
@@ -60,6 +61,40 @@ def test_image_and_mask_stay_together(window, turn):
     cut_image, cut_mask = cut_window(image, mask, turned, size)
     known = cut_mask != IGNORE
     assert torch.equal(cut_image[0][known], cut_mask[known] * 60)
+
+
+@pytest.mark.parametrize(
+    "window", [Window(3, 4, 10, 12), Window(-5, -6, 40, 50), Window(20, -3, 9, 60), Window(24, 0, 9, 9)]
+)
+@pytest.mark.parametrize("turn", [(False, False, 0), (True, False, 1), (False, True, 2), (True, True, 3)])
+def test_weights_stay_with_the_mask_and_are_0_outside(window, turn):
+    image, mask = sample()
+    turned = Window(window.top, window.left, window.height, window.width, *turn)
+    size = (window.height, window.width) if turn[2] % 2 == 0 else (window.width, window.height)
+    _, cut_mask = cut_window(image, mask, turned, size)
+    cut = cut_weights(mask.float() + 1, turned, size)
+    assert cut.dtype == torch.float32
+    assert torch.equal(cut, torch.where(cut_mask == IGNORE, 0, cut_mask.float() + 1))
+
+
+def test_weights_are_resized_as_the_image_is_inside_it():
+    image = torch.rand(1, 24, 32)
+    window = Window(3, 4, 10, 12, mirror_columns=True)
+    cut_image, _ = cut_window(image, torch.zeros(24, 32, dtype=torch.uint8), window, (37, 21))
+    assert torch.equal(cut_weights(image[0], window, (37, 21)), cut_image[0])
+
+
+def test_weights_change_nothing_that_is_drawn():
+    image, mask = sample()
+    config = AugmentConfig(mirror="both", turn=True)
+    for seed in range(8):
+        plain = augment(image, mask, (20, 28), config, PLAIN, rng(seed))
+        weighted = augment(image, mask, (20, 28), config, PLAIN, rng(seed), torch.ones(24, 32))
+        assert torch.equal(plain.image, weighted.image)
+        assert torch.equal(plain.mask, weighted.mask)
+        assert plain.weights is None
+        assert weighted.weights.shape == plain.mask.shape
+        assert weighted.weights.max() <= 1 + 1e-6
 
 
 def test_outside_is_ignored_and_mirrored_never_class_0():
@@ -82,7 +117,7 @@ def test_mirror_twice_is_the_identity():
 def test_no_class_appears_that_was_not_there(seed):
     image, mask = sample(seed=seed)
     config = AugmentConfig(mirror="both", turn=True)
-    unit, cut = augment(image, mask, (40, 16), config, PLAIN, rng(seed))
+    unit, cut, _ = augment(image, mask, (40, 16), config, PLAIN, rng(seed))
     assert unit.shape == (3, 40, 16)
     assert cut.shape == (40, 16)
     assert set(cut.unique().tolist()) <= {0, 1, 2, 3, IGNORE}

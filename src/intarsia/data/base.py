@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from intarsia.errors import ConfigError, DataError, FileError
 from intarsia.images.files import Array, Decoded, read_image, read_mask
 from intarsia.progress import Progress
 from intarsia.registry import Registry, did_you_mean
+
+if TYPE_CHECKING:
+    from intarsia.losses.base import Border
 
 SPLITS = ("train", "val", "test")
 
@@ -67,6 +70,8 @@ class Item:
     mask: Path | None
     height: int
     width: int
+    instances: Path | None = None
+    """Single objects, 0 background, each other value one of them; null: they were not drawn."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Dataset:
     std: tuple[float, ...]
     class_pixels: Mapping[str, NDArray[np.int64]]
     """Split to (K,) pixels of each class."""
+    holding_pixels: Mapping[str, NDArray[np.int64]]
+    """Split to (K,) pixels, ignored ones too, of the images that hold the class."""
     notes: tuple[str, ...] = ()
     """What a person should know, one line each."""
     _decoder: list[MaskDecoder] = field(default_factory=list, repr=False)
@@ -117,6 +124,40 @@ class Dataset:
         if not self._decoder:
             self._decoder.append(MaskDecoder(self.table))
         return self._decoder[0](item.mask, read_mask(item.mask))
+
+    def read_instances(self, item: Item) -> NDArray[Any]:
+        """(H, W) single objects, 0 background: as drawn, else the connected parts of the mask's classes but 0.
+
+        Raises:
+            FileError: the file is damaged, holds colours, or is not of the image's size.
+        """
+        if item.instances is None:
+            from intarsia.ops.objects import objects_of
+
+            return objects_of(self.read_mask(item))
+        instances = read_mask(item.instances).pixels
+        if instances.ndim != 2:
+            raise FileError(
+                item.instances, "E_MODE", "holds colours; instances are numbers, 0 background, 1..n objects"
+            )
+        if instances.shape != (item.height, item.width):
+            raise FileError(
+                item.instances,
+                "E_SIZE",
+                f"is {instances.shape[0]} x {instances.shape[1]}, its image {item.image} is {item.height} x {item.width}; "
+                "export both at one size, or move this file away",
+            )
+        return instances
+
+    def border_weights(self, item: Item, border: Border) -> NDArray[np.float32]:
+        """(H, W) weights of the borders between objects, from the cache where they are known.
+
+        Raises:
+            FileError: as `read_instances`.
+        """
+        from intarsia.data.weights import border_weights
+
+        return border_weights(self, item, border)
 
 
 class MaskDecoder:

@@ -124,7 +124,7 @@ def _assemble(
         if one.pair.image is None or one.pair.mask is None or one.image is None:
             continue
         name = f"{one.pair.split}/{one.pair.name}" if layout.split_source == "folders" else one.pair.name
-        item = Item(name, one.pair.image, one.pair.mask, one.image["height"], one.image["width"])
+        item = Item(name, one.pair.image, one.pair.mask, one.image["height"], one.image["width"], one.pair.instances)
         given.setdefault(one.pair.split, []).append(item)
         facts[name] = one
     if not given:
@@ -141,6 +141,9 @@ def _assemble(
     value_range = _value_range(training)
     mean, std = _statistics(training, channels, value_range)
     decoder = MaskDecoder(table)
+    class_pixels = {
+        split: [_class_pixels(facts[item.name], decoder) for item in splits[split]] for split in SPLITS if splits[split]
+    }
     return Dataset(
         label=root.resolve().name,
         root=root,
@@ -152,7 +155,8 @@ def _assemble(
         value_range=value_range,
         mean=mean,
         std=std,
-        class_pixels={s: _class_pixels([facts[i.name] for i in splits[s]], decoder) for s in SPLITS if splits[s]},
+        class_pixels={split: sum(counts, _none(table)) for split, counts in class_pixels.items()},
+        holding_pixels={split: _holding(counts, splits[split], table) for split, counts in class_pixels.items()},
         notes=(*notes, *drawn),
     )
 
@@ -183,13 +187,22 @@ def _statistics(
     return tuple(round(float(v), 6) for v in unit), tuple(round(max(float(v), 1e-3), 6) for v in std)
 
 
-def _class_pixels(pairs: Sequence[ScannedPair], decoder: MaskDecoder) -> NDArray[np.int64]:
-    totals = np.zeros(256, np.int64)
-    for one in pairs:
-        mask = one.mask or {}
-        values = np.asarray(mask["values"], np.int64).reshape(-1, 2)
-        classes = (
-            decoder.of_colours(values[:, 0].astype(np.int32)) if mask["coloured"] else decoder.values[values[:, 0]]
-        )
-        np.add.at(totals, classes, values[:, 1])
+def _class_pixels(one: ScannedPair, decoder: MaskDecoder) -> NDArray[np.int64]:
+    """(K,) pixels of each class in one mask."""
+    totals, mask = np.zeros(256, np.int64), one.mask or {}
+    values = np.asarray(mask["values"], np.int64).reshape(-1, 2)
+    classes = decoder.of_colours(values[:, 0].astype(np.int32)) if mask["coloured"] else decoder.values[values[:, 0]]
+    np.add.at(totals, classes, values[:, 1])
     return totals[: decoder.table.count]
+
+
+def _none(table: ClassTable) -> NDArray[np.int64]:
+    return np.zeros(table.count, np.int64)
+
+
+def _holding(counts: Sequence[NDArray[np.int64]], items: Sequence[Item], table: ClassTable) -> NDArray[np.int64]:
+    """(K,) pixels of the images that hold each class."""
+    return sum(
+        (np.where(count > 0, item.height * item.width, 0) for count, item in zip(counts, items, strict=True)),
+        _none(table),
+    )

@@ -5,14 +5,14 @@
     splits.json or splits.yaml            {train: [names], val: [...], test: [...]}, beside images/ and masks/
 
 An image and its mask have the same path below their folder, without ending; if no mask has, endings such as _mask are
-tried.
+tried. A folder instances/ beside masks/ may hold the single objects (0 background, 1..n), under the images' names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from intarsia.config import read_yaml
@@ -21,6 +21,7 @@ from intarsia.images.files import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
+INSTANCE_FOLDERS = ("instances", "instance")
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -37,6 +38,7 @@ class Pair:
     split: str | None
     image: Path | None
     mask: Path | None
+    instances: Path | None = None
 
 
 @dataclass
@@ -65,11 +67,11 @@ def find_pairs(root: Path, split_file: Path | None = None) -> Layout:
         raise DataError(f"{root}: {'is a file, not a folder' if root.exists() else 'does not exist'}.")
     layout = Layout()
     places = _places(root)
-    for split, images, masks in places:
-        _pair_up(layout, root, split, images, masks)
+    for place in places:
+        _pair_up(layout, place)
     if not any(pair.image for pair in layout.pairs):
         raise DataError(f"{root}: holds no images. Read are {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    if any(split for split, _, _ in places):
+    if any(place.split for place in places):
         layout.split_source = "folders"
     else:
         _apply_split_file(root, layout, split_file)
@@ -77,17 +79,26 @@ def find_pairs(root: Path, split_file: Path | None = None) -> Layout:
     return layout
 
 
-def _places(root: Path) -> list[tuple[str | None, Path, Path | None]]:
-    """(split, folder of images, folder of masks) of each part of the data set."""
-    images, masks = _child(root, IMAGE_FOLDERS), _child(root, MASK_FOLDERS)
+@dataclass(frozen=True)
+class _Place:
+    """Folders of a part of the data set."""
+
+    split: str | None
+    images: Path
+    masks: Path | None
+    instances: Path | None
+
+
+def _places(root: Path) -> list[_Place]:
+    images, masks, instances = (_child(root, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS, INSTANCE_FOLDERS))
     if images is None:
-        found: list[tuple[str | None, Path, Path | None]] = []
+        found: list[_Place] = []
         for split, names in SPLIT_FOLDERS.items():
             folder = _child(root, names)
             part = folder and _child(folder, IMAGE_FOLDERS)
             if folder and part:
-                found.append((split, part, _child(folder, MASK_FOLDERS)))
-        if found and any(masks for _, _, masks in found):
+                found.append(_Place(split, part, _child(folder, MASK_FOLDERS), _child(folder, INSTANCE_FOLDERS)))
+        if any(place.masks for place in found):
             return found
         met = ", ".join(sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())[:8]) or "nothing"
         raise DataError(
@@ -96,12 +107,12 @@ def _places(root: Path) -> list[tuple[str | None, Path, Path | None]]:
         )
     if masks is None:
         raise DataError(f"{root}: has {images.name}/ but no masks/ (or labels/, annotations/).")
-    splits: list[tuple[str | None, Path, Path | None]] = [
-        (split, part, _child(masks, names))
+    splits = [
+        _Place(split, part, _child(masks, names), _child(instances, names) if instances else None)
         for split, names in SPLIT_FOLDERS.items()
         if (part := _child(images, names)) is not None
     ]
-    return splits or [(None, images, masks)]
+    return splits or [_Place(None, images, masks, instances)]
 
 
 def _child(folder: Path, names: Iterable[str]) -> Path | None:
@@ -109,16 +120,30 @@ def _child(folder: Path, names: Iterable[str]) -> Path | None:
     return next((children[name] for name in names if name in children), None)
 
 
-def _pair_up(layout: Layout, root: Path, split: str | None, images: Path, masks: Path | None) -> None:
-    pictures = _by_name(layout, images, IMAGE_SUFFIXES)
+def _pair_up(layout: Layout, place: _Place) -> None:
+    masks = place.masks
+    pictures = _by_name(layout, place.images, IMAGE_SUFFIXES)
     truths = _by_name(layout, masks, MASK_SUFFIXES | IMAGE_SUFFIXES) if masks else {}
+    objects = _instances(layout, place.instances, pictures) if place.instances else {}
     if truths and pictures and not pictures.keys() & truths.keys():
         shortened = {_ENDING.sub("", name): path for name, path in truths.items()}
         if len(shortened) == len(truths) and pictures.keys() & shortened.keys():
             truths = shortened
             layout.notes.append(f"{masks}: masks are matched without their ending, such as _mask")
     for name in pictures.keys() | truths.keys():
-        layout.pairs.append(Pair(name, split, pictures.get(name), truths.get(name)))
+        layout.pairs.append(Pair(name, place.split, pictures.get(name), truths.get(name), objects.get(name)))
+
+
+def _instances(layout: Layout, folder: Path, pictures: Collection[str]) -> dict[str, Path]:
+    """Files of single objects by name. They are optional: a fault among them is a note, and no image is left out for it."""
+    beside = Layout()
+    found = _by_name(beside, folder, MASK_SUFFIXES)
+    for first, second in beside.doubles:
+        layout.notes.append(f"{first} and {second.name}: two files of one name; the first is taken")
+    missing = sorted(name for name in pictures if name not in found)
+    if found and missing:
+        layout.notes.append(f"{folder}: has no file for {len(missing)} images, first {missing[0]}")
+    return found
 
 
 def _by_name(layout: Layout, folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
@@ -168,6 +193,4 @@ def _apply_split_file(root: Path, layout: Layout, given: Path | None) -> None:
     left_out = [pair for pair in layout.pairs if pair.name not in where]
     if left_out:
         layout.notes.append(f"{file.name} leaves out {len(left_out)} images, first {left_out[0].name}")
-    layout.pairs = [
-        Pair(pair.name, where[pair.name], pair.image, pair.mask) for pair in layout.pairs if pair.name in where
-    ]
+    layout.pairs = [replace(pair, split=where[pair.name]) for pair in layout.pairs if pair.name in where]

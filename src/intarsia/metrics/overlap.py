@@ -10,9 +10,13 @@ n_ij is the number of pixels of class i predicted as j, t_i = sum_j n_ij.
 | Dice_i | 2 n_ii / (t_i + sum_j n_ji) | the same |
 | mean IoU, mean Dice | mean_i | the same |
 | frequency-weighted IoU | sum_i t_i IoU_i / sum t_i | those in the truth |
+| kappa | (p_o - p_e) / (1 - p_e), p_o the pixel accuracy, p_e = sum_i t_i sum_j n_ji / (sum t_i)² (Cohen, 1960) | |
+| precision_i | n_ii / sum_j n_ji | those in the prediction |
+| recall_i | n_ii / t_i | those in the truth |
 
 A class that is in neither truth nor prediction has no score (NaN) and is left out of the means; one that is predicted but
-not there has IoU 0 and counts.
+not there has IoU 0 and counts. Dice_i is the harmonic mean of precision_i and recall_i. Kappa is NaN where truth and prediction
+are one and the same class throughout: chance alone is right then.
 """
 
 from __future__ import annotations
@@ -43,6 +47,11 @@ class OverlapScores:
     """(K,) t_i"""
     predicted_pixels: NDArray[np.int64]
     """(K,) sum_j n_ji"""
+    kappa: float
+    precision: Floats
+    """(K,)"""
+    recall: Floats
+    """(K,)"""
 
     @property
     def absent(self) -> list[int]:
@@ -65,6 +74,9 @@ class OverlapScores:
             "dice": [plain(value) for value in self.dice],
             "truth_pixels": self.truth_pixels.tolist(),
             "predicted_pixels": self.predicted_pixels.tolist(),
+            "kappa": plain(self.kappa),
+            "precision": [plain(value) for value in self.precision],
+            "recall": [plain(value) for value in self.recall],
         }
 
 
@@ -78,13 +90,13 @@ def overlap_scores(counts_KK: NDArray[np.int64]) -> OverlapScores:
     right, truth, predicted = np.diag(counts).astype(np.float64), counts.sum(1), counts.sum(0)
     total = truth.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = right / truth
+        recall, precision = right / truth, right / predicted
         iou = right / (truth + predicted - right)
         dice = 2 * right / (truth + predicted)
         weighted = np.nansum(np.where(truth > 0, truth * iou, 0.0)) / total if total else np.nan
     return OverlapScores(
         pixel_accuracy=float(right.sum() / total) if total else float("nan"),
-        mean_accuracy=_mean(accuracy[truth > 0]),
+        mean_accuracy=_mean(recall[truth > 0]),
         mean_iou=_mean(iou[~np.isnan(iou)]),
         mean_dice=_mean(dice[~np.isnan(dice)]),
         frequency_weighted_iou=float(weighted),
@@ -92,7 +104,18 @@ def overlap_scores(counts_KK: NDArray[np.int64]) -> OverlapScores:
         dice=dice,
         truth_pixels=truth,
         predicted_pixels=predicted,
+        kappa=_kappa(right, truth, predicted),
+        precision=precision,
+        recall=recall,
     )
+
+
+def _kappa(right: Floats, truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    total = float(truth.sum())
+    if not total:
+        return float("nan")
+    by_chance = float((truth / total) @ (predicted / total))
+    return float((right.sum() / total - by_chance) / (1 - by_chance)) if by_chance < 1 else float("nan")
 
 
 def _mean(values: Floats) -> float:

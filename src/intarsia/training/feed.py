@@ -7,10 +7,11 @@ any restart.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +20,20 @@ from torch import Tensor
 
 from intarsia.data.base import Dataset, Item
 from intarsia.devices import available_memory
-from intarsia.transforms.pipeline import AugmentConfig, augment
+from intarsia.losses.base import Border
+from intarsia.transforms.pipeline import AugmentConfig, Sample, augment
 from intarsia.transforms.preprocess import Preprocess, resize_image, resize_mask, to_channels
 
-Batch = tuple[Tensor, Tensor]
+
+class Batch(NamedTuple):
+    """What a step is computed from."""
+
+    image: Tensor
+    """(N, C, h, w), normalised."""
+    mask: Tensor
+    """(N, h, w) uint8, 255 ignored."""
+    weights: Tensor | None = None
+    """(N, h, w) float32 weights of the pixels, where the loss asks for a border."""
 
 
 def draw_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
@@ -48,53 +59,72 @@ class Feeder:
     batch: int
     seed: int
     workers: int
-    _kept: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    border: Border | None = None
+    """Weights of borders between objects that samples bring along."""
+    _kept: dict[str, Sample] = field(default_factory=dict, repr=False)
     _room: int = 0
 
     def __post_init__(self) -> None:
         self._room = available_memory() // 4
         self._order = lru_cache(4)(lambda epoch: draw_order(self.seed, epoch, len(self.items)))
 
-    def load(self, item: Item) -> tuple[Tensor, Tensor]:
-        """Image (C, h, w) in stored values and mask (h, w) at data.scale; kept in memory while a quarter of it is free."""
+    def load(self, item: Item) -> Sample:
+        """Image in stored values, mask and weights at data.scale; kept in memory while a quarter of it is free.
+
+        Distances between objects are counted in the mask's own pixels, before data.scale.
+        """
         if item.name in self._kept:
             return self._kept[item.name]
         pixels, mask = self.dataset.read_image(item), torch.from_numpy(self.dataset.read_mask(item))
         size = self.preprocess.scaled_size(item.height, item.width)
         image = resize_image(to_channels(pixels, self.preprocess.channels), size).contiguous()
-        mask = resize_mask(mask, size)
-        self._room -= image.numel() * image.element_size() + mask.numel()
+        weights = None
+        if self.border is not None:
+            weights = resize_image(torch.from_numpy(self.dataset.border_weights(item, self.border))[None], size)[0]
+        loaded = Sample(image, resize_mask(mask, size), weights)
+        self._room -= sum(part.numel() * part.element_size() for part in loaded if part is not None)
         if self._room > 0:
-            self._kept[item.name] = image, mask
-        return image, mask
+            self._kept[item.name] = loaded
+        return loaded
 
-    def sample(self, position: int) -> Batch:
+    def sample(self, position: int) -> tuple[Tensor, Tensor]:
         """The sample at a position of the endless sequence: normalised image (C, h, w), mask (h, w)."""
+        sample = self.weighted_sample(position)
+        return sample.image, sample.mask
+
+    def weighted_sample(self, position: int) -> Sample:
+        """The same with the weights of its pixels, if there is a border."""
         epoch, place = divmod(position, len(self.items))
         index = int(self._order(epoch)[place])
-        image, mask = self.load(self.items[index])
+        image, mask, weights = self.load(self.items[index])
         rng = draw_generator(self.seed, epoch, index)
-        unit, mask = augment(image, mask, self.size, self.augment, self.preprocess, rng)
-        return self.preprocess.normalise(unit), mask
+        sample = augment(image, mask, self.size, self.augment, self.preprocess, rng, weights)
+        return sample._replace(image=self.preprocess.normalise(sample.image))
 
     def batches(self, first: int) -> Iterator[Batch]:
-        """Batch `first`, `first` + 1, ... without end: images (N, C, h, w), masks (N, h, w) uint8."""
+        """Batch `first`, `first` + 1, ... without end."""
         position = first * self.batch
         if self.workers == 0:
             while True:
-                yield _stack([self.sample(position + index) for index in range(self.batch)])
+                yield stack([self.weighted_sample(position + index) for index in range(self.batch)])
                 position += self.batch
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting: deque[Future[Batch]] = deque()
+            waiting: deque[Future[Sample]] = deque()
             try:
                 while True:
                     while len(waiting) < 3 * self.batch:
-                        waiting.append(pool.submit(self.sample, position))
+                        waiting.append(pool.submit(self.weighted_sample, position))
                         position += 1
-                    yield _stack([waiting.popleft().result() for _ in range(self.batch)])
+                    yield stack([waiting.popleft().result() for _ in range(self.batch)])
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _stack(samples: list[Batch]) -> Batch:
-    return torch.stack([image for image, _ in samples]), torch.stack([mask for _, mask in samples])
+def stack(samples: Sequence[Sample]) -> Batch:
+    """Samples as a batch."""
+    weights = [sample.weights for sample in samples if sample.weights is not None]
+    return Batch(
+        torch.stack([sample.image for sample in samples]),
+        torch.stack([sample.mask for sample in samples]),
+        torch.stack(weights) if weights else None,
+    )

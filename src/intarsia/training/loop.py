@@ -27,6 +27,7 @@ from intarsia.errors import Diverged, Interrupted
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
 from intarsia.models.base import SegmentationModel, fit_mask
 from intarsia.progress import Task
+from intarsia.training.feed import Batch
 from intarsia.training.history import History
 from intarsia.training.optimizers import make_optimizer
 from intarsia.training.schedules import lr_factor
@@ -103,15 +104,16 @@ def _step(
     fabric: Fabric,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: list[tuple[Tensor, Tensor]],
+    batches: list[Batch],
     layout: torch.memory_format,
 ) -> float:
     """One optimiser step over the batches; the loss, or NaN if the step was skipped for want of a finite gradient."""
     model.train()
     total = 0.0
-    for image_NCHW, mask_NHW in batches:
-        image_NCHW = fabric.to_device(image_NCHW).contiguous(memory_format=layout)
-        loss = _loss(training, model, image_NCHW, fabric.to_device(mask_NHW)) / len(batches)
+    for batch in batches:
+        batch = cast(Batch, fabric.to_device(batch))
+        batch = batch._replace(image=batch.image.contiguous(memory_format=layout))
+        loss = _loss(training, model, batch) / len(batches)
         fabric.backward(loss)
         total += float(loss.detach())
     limit = training.config.clip or math.inf
@@ -124,15 +126,19 @@ def _step(
     return total if finite else math.nan
 
 
-def _loss(training: Training, model: nn.Module, image_NCHW: Tensor, mask_NHW: Tensor) -> Tensor:
+def _loss(training: Training, model: nn.Module, batch: Batch) -> Tensor:
     """The loss of the logits, and of auxiliary logits with their weight if the model has them."""
     if not training.model.config.deep_supervision or not training.config.auxiliary:
-        logits_NKHW = model(image_NCHW)
-        return training.loss(logits_NKHW, fit_mask(mask_NHW, logits_NKHW))
-    logits_NKHW, others = cast(SegmentationModel, model).with_auxiliary(image_NCHW)
-    mask_NHW = fit_mask(mask_NHW, logits_NKHW)
-    beside = sum((training.loss(other_NKHW, mask_NHW) for other_NKHW in others), logits_NKHW.new_zeros(()))
-    return training.loss(logits_NKHW, mask_NHW) + training.config.auxiliary * beside / max(1, len(others))
+        return _loss_of(training, model(batch.image), batch)
+    logits_NKHW, others = cast(SegmentationModel, model).with_auxiliary(batch.image)
+    beside = sum((_loss_of(training, other_NKHW, batch) for other_NKHW in others), logits_NKHW.new_zeros(()))
+    return _loss_of(training, logits_NKHW, batch) + training.config.auxiliary * beside / max(1, len(others))
+
+
+def _loss_of(training: Training, logits_NKHW: Tensor, batch: Batch) -> Tensor:
+    weights_NHW = None if batch.weights is None else fit_mask(batch.weights, logits_NKHW)
+    loss = training.loss.at(training.share)
+    return loss(logits_NKHW, fit_mask(batch.mask, logits_NKHW), weights_NHW)
 
 
 def _guard(training: Training, finite: bool) -> None:
@@ -246,7 +252,7 @@ def _step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _grouped(batches: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     while True:
         yield list(itertools.islice(batches, size))
 

@@ -12,11 +12,12 @@ import torch
 from intarsia.data.base import Dataset
 from intarsia.devices import Device, choose_device, cores
 from intarsia.errors import ConfigError
+from intarsia.losses.base import LossConfig, Occurrence
 from intarsia.models.base import ModelConfig, SegmentationModel, build_model
 from intarsia.ops.depthwise import depthwise_in_float32
 from intarsia.progress import Progress
 from intarsia.recipes.recipe import Recipe, TrainConfig
-from intarsia.training.feed import Feeder
+from intarsia.training.feed import Feeder, stack
 from intarsia.training.trial import faster_with_channels_last
 from intarsia.transforms.preprocess import Preprocess
 
@@ -49,7 +50,9 @@ def set_up(recipe: Recipe, progress: Progress, began: Mapping[str, Any] | None =
     """
     dataset = recipe.data.open(progress)
     device = choose_device(recipe.train.device, recipe.train.precision)
-    recipe = recipe.replace(model=_fitted(recipe.model, dataset), train=_bounded(recipe.train))
+    recipe = recipe.replace(
+        model=_fitted(recipe.model, dataset), loss=_resolved(recipe.loss, dataset), train=_bounded(recipe.train)
+    )
     with torch.random.fork_rng():
         torch.manual_seed(recipe.train.seed)
         model = build_model(recipe.model.without_start_weights() if began else recipe.model)
@@ -67,6 +70,7 @@ def set_up(recipe: Recipe, progress: Progress, began: Mapping[str, Any] | None =
         batch=recipe.train.batch,
         seed=recipe.train.seed,
         workers=_workers(recipe.train.workers, device),
+        border=recipe.loss.border,
     )
     layout = recipe.train.memory_format
     if layout == "auto":
@@ -88,6 +92,11 @@ def _fitted(config: ModelConfig, dataset: Dataset) -> ModelConfig:
     return config.replace(
         num_classes=config.num_classes or dataset.table.count, in_channels=config.in_channels or dataset.channels
     )
+
+
+def _resolved(loss: LossConfig, dataset: Dataset) -> LossConfig:
+    """The loss with the training masks' numbers where it names a way to weigh classes."""
+    return loss.resolved(Occurrence(dataset.class_pixels["train"].tolist(), dataset.holding_pixels["train"].tolist()))
 
 
 def _bounded(train: TrainConfig) -> TrainConfig:
@@ -117,6 +126,5 @@ def _workers(given: int | None, device: Device) -> int:
 
 
 def _gains_from_channels_last(recipe: Recipe, model: SegmentationModel, feeder: Feeder, device: Device) -> bool:
-    samples = [feeder.sample(position) for position in range(recipe.train.batch)]
-    image, mask = (torch.stack([sample[part] for sample in samples]) for part in (0, 1))
-    return faster_with_channels_last(model, image, mask, recipe.loss, device)
+    batch = stack([feeder.weighted_sample(position) for position in range(recipe.train.batch)])
+    return faster_with_channels_last(model, batch.image, batch.mask, recipe.loss, device, weights_NHW=batch.weights)

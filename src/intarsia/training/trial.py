@@ -14,7 +14,14 @@ from intarsia.models.base import SegmentationModel, fit_mask
 
 
 def faster_with_channels_last(
-    model: SegmentationModel, image_NCHW: Tensor, mask_NHW: Tensor, loss: LossConfig, device: Device, rounds: int = 3
+    model: SegmentationModel,
+    image_NCHW: Tensor,
+    mask_NHW: Tensor,
+    loss: LossConfig,
+    device: Device,
+    rounds: int = 3,
+    *,
+    weights_NHW: Tensor | None = None,
 ) -> bool:
     """Whether a training step is faster when feature maps are stored channels last; the model is not changed.
 
@@ -26,12 +33,14 @@ def faster_with_channels_last(
             net = copy.deepcopy(model).to(device.torch_name).to(memory_format=layout).train()
             image = image_NCHW.to(device.torch_name).contiguous(memory_format=layout)
             mask = mask_NHW.to(device.torch_name)
+            weights = None if weights_NHW is None else weights_NHW.to(device.torch_name)
             times = []
             for _ in range(rounds):
                 start = time.perf_counter()
                 with device.autocast():
                     logits = net(image)
-                loss(logits, fit_mask(mask, logits)).backward()  # type: ignore[no-untyped-call]
+                fitted = None if weights is None else fit_mask(weights, logits)
+                loss(logits, fit_mask(mask, logits), fitted).backward()  # type: ignore[no-untyped-call]
                 if device.kind == "cuda":
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - start)

@@ -42,7 +42,11 @@ def score_images(
     loss: object = None,
     channels_last: bool = False,
 ) -> Iterator[Scored]:
-    """Each image with its prediction and counts, in order; the model is put into evaluation and stays there."""
+    """Each image with its prediction and counts, in order; the model is put into evaluation and stays there.
+
+    Args:
+        loss: of (logits, mask), or None. It gets no weights of pixels: a loss with a border map is scored without it.
+    """
     model.eval()
     num_classes = dataset.table.count
     for item in items:

@@ -1,7 +1,7 @@
 """Random window of an image and its mask: zoom, aspect, shift, mirror, quarter turns, in one cut and one resize.
 
-Image: bilinear, antialiased when shrinking. Mask: nearest. What lies outside the image is mirrored in the image and
-ignored (255) in the mask, so that nothing that was not seen is trained.
+Image and weights: bilinear, antialiased when shrinking. Mask: nearest. What lies outside the image is mirrored in the image,
+ignored (255) in the mask and 0 in the weights, so that nothing that was not seen is trained.
 """
 
 from __future__ import annotations
@@ -79,9 +79,8 @@ def cut_window(image_CHW: Tensor, mask_HW: Tensor, window: Window, size: tuple[i
     """The window of image and mask, turned and resized to `size`."""
     height, width = mask_HW.shape
     bottom, right = window.top + window.height, window.left + window.width
-    if window.top >= 0 and window.left >= 0 and bottom <= height and right <= width:
+    if _is_inside(mask_HW, window):
         image = image_CHW[:, window.top : bottom, window.left : right]
-        mask = mask_HW[window.top : bottom, window.left : right]
     else:
         rows = mirror_index(height, max(0, -window.top), max(0, bottom - height))
         columns = mirror_index(width, max(0, -window.left), max(0, right - width))
@@ -89,13 +88,38 @@ def cut_window(image_CHW: Tensor, mask_HW: Tensor, window: Window, size: tuple[i
         rows = rows[first_row : first_row + window.height]
         columns = columns[first_column : first_column + window.width]
         image = image_CHW[:, rows][:, :, columns]
-        mask = torch.full((window.height, window.width), IGNORE, dtype=mask_HW.dtype)
-        inside = mask_HW[max(0, window.top) : bottom, max(0, window.left) : right]
-        row, column = max(0, -window.top), max(0, -window.left)
-        mask[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    mask = _cut(mask_HW, window, outside=IGNORE)
+    return resize_image(_turned(image, window), size), resize_mask(_turned(mask, window), size)
+
+
+def cut_weights(weights_HW: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
+    """The window of pixel weights (float), as `cut_window` cuts the mask they belong to."""
+    weights = _cut(weights_HW, window, outside=0)
+    return resize_image(_turned(weights, window).unsqueeze(0), size).squeeze(0)
+
+
+def _is_inside(plane_HW: Tensor, window: Window) -> bool:
+    height, width = plane_HW.shape
+    rows_fit = window.top >= 0 and window.top + window.height <= height
+    return rows_fit and window.left >= 0 and window.left + window.width <= width
+
+
+def _cut(plane_HW: Tensor, window: Window, *, outside: int) -> Tensor:
+    """The window of a plane, with one value outside it."""
+    bottom, right = window.top + window.height, window.left + window.width
+    inside = plane_HW[max(0, window.top) : bottom, max(0, window.left) : right]
+    if _is_inside(plane_HW, window):
+        return inside
+    cut = torch.full((window.height, window.width), outside, dtype=plane_HW.dtype)
+    row, column = max(0, -window.top), max(0, -window.left)
+    cut[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    return cut
+
+
+def _turned(x: Tensor, window: Window) -> Tensor:
     flipped = [axis for axis, flip in ((-1, window.mirror_columns), (-2, window.mirror_rows)) if flip]
     if flipped:
-        image, mask = image.flip(flipped), mask.flip(flipped)
+        x = x.flip(flipped)
     if window.quarter_turns:
-        image, mask = image.rot90(window.quarter_turns, (-2, -1)), mask.rot90(window.quarter_turns, (-2, -1))
-    return resize_image(image.contiguous(), size), resize_mask(mask.contiguous(), size)
+        x = x.rot90(window.quarter_turns, (-2, -1))
+    return x.contiguous()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from intarsia.config import NamedConfig
 from intarsia.transforms.colour import jitter_colour
-from intarsia.transforms.geometry import cut_window, draw_window
+from intarsia.transforms.geometry import cut_weights, cut_window, draw_window
 from intarsia.transforms.preprocess import Preprocess
 
 
@@ -36,6 +36,17 @@ class AugmentConfig(NamedConfig):
         return zoom
 
 
+class Sample(NamedTuple):
+    """One image, its mask, and the weights of its pixels if there are any."""
+
+    image: Tensor
+    """(C, h, w)"""
+    mask: Tensor
+    """(h, w), 255 ignored."""
+    weights: Tensor | None = None
+    """(h, w) float32"""
+
+
 def augment(
     image_CHW: Tensor,
     mask_HW: Tensor,
@@ -43,8 +54,9 @@ def augment(
     config: AugmentConfig,
     preprocess: Preprocess,
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
-    """A random sample of `size`: image (C, h, w) on the 0..1 scale, mask (h, w), 255 outside the image.
+    weights_HW: Tensor | None = None,
+) -> Sample:
+    """A random sample of `size`: image on the 0..1 scale, mask and weights, 255 and 0 outside the image.
 
     Args:
         image_CHW: stored values at data.scale, uint8 or float.
@@ -52,6 +64,7 @@ def augment(
         size: (height, width) of the result.
         preprocess: its value range is used, not its normalisation.
         rng: source of all randomness.
+        weights_HW: float32 weights of the pixels, the same size; what is drawn does not depend on them.
     """
     window = draw_window(
         (mask_HW.shape[0], mask_HW.shape[1]),
@@ -63,4 +76,5 @@ def augment(
         turn=config.turn,
     )
     image, mask = cut_window(image_CHW, mask_HW, window, size)
-    return jitter_colour(preprocess.to_unit(image), rng, config.colour), mask
+    weights = None if weights_HW is None else cut_weights(weights_HW, window, size)
+    return Sample(jitter_colour(preprocess.to_unit(image), rng, config.colour), mask, weights)

@@ -1,0 +1,302 @@
+"""kernel.c, compiled once on the user's machine and checked before it is used; without it the losses are plain torch.
+
+The library lies in the cache folder under a hash of all it depends on: source, flags, compiler, processor. Whatever fails
+(no compiler, a folder that cannot be written, other numbers than expected) is no error: `state` tells it, for `intarsia
+doctor`. INTARSIA_KERNEL=0 turns the kernel off, CC names another compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from intarsia.classes import IGNORE
+from intarsia.devices import cpu_flags, cpu_name
+from intarsia.downloads import cache_folder
+from intarsia.errors import ConfigError
+
+SOURCE = Path(__file__).with_name("kernel.c")
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = (
+    "-O3",
+    "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",  # not -ffast-math: infinities and NaN keep their meaning
+    "-fopenmp-simd",  # the simd pragma alone: no threads, no library
+    "-fPIC",
+    "-shared",
+)
+TIMEOUT = 120.0
+"""Seconds that the compiler may take."""
+ENOUGH = 1 << 16
+"""Logits that are worth a thread."""
+
+
+class Kernel:
+    """The two functions of kernel.c on tensors: float32 logits (N, K, P), in either order of memory, on the processor."""
+
+    def __init__(self, path: Path, compiler: str) -> None:
+        self.path, self.compiler = path, compiler
+        library = ctypes.CDLL(str(path))
+        pointer = ctypes.c_void_p
+        self._forward, self._backward = library.statistics_forward, library.statistics_backward
+        self._forward.argtypes, self._forward.restype = [pointer, ctypes.c_int32, pointer], ctypes.c_int32
+        self._backward.argtypes, self._backward.restype = [pointer, ctypes.c_float, *[pointer] * 4], None
+        self._expect = library.statistics_expect
+        self._expect.argtypes, self._expect.restype = [pointer, ctypes.c_int64], None
+
+    def forward(self, logits_NKP: Tensor, mask_NP: Tensor, weights_NP: Tensor | None, *, squares: bool) -> Tensor:
+        """(N, 2 + 4 K) float64: nll, sum of w, then I, P, Q and T.
+
+        Args:
+            logits_NKP, mask_NP, weights_NP: as `fitting` gives them.
+
+        Raises:
+            ConfigError: the mask has a number that is neither a class nor 255.
+        """
+        num_images, num_classes, num_pixels = logits_NKP.shape
+        pieces = _pieces(num_pixels, logits_NKP.numel())
+        sums = torch.zeros(len(pieces), num_images, 2 + 4 * num_classes, dtype=torch.float64, device="cpu")
+        wrong = [0] * len(pieces)
+
+        def work(index: int) -> None:
+            for n in range(num_images):
+                image = _Image.of(logits_NKP, mask_NP, weights_NP, n, pieces[index])
+                wrong[index] |= self._forward(ctypes.addressof(image), int(squares), _address(sums[index], n, range(0)))
+
+        _share(work, len(pieces))
+        if any(wrong):
+            raise wrong_class(mask_NP, num_classes)
+        return sums.sum(0)
+
+    def backward(
+        self,
+        logits_NKP: Tensor,
+        mask_NP: Tensor,
+        weights_NP: Tensor | None,
+        d_nll_N: Tensor,
+        d_sums_NK: tuple[Tensor, Tensor, Tensor | None],
+    ) -> Tensor:
+        """The gradient in the logits, in their order of memory, from those in nll and (I, P, Q)."""
+        out_NKP = torch.empty_like(logits_NKP)
+        self._expect(out_NKP.data_ptr(), out_NKP.nbytes)
+        pieces = _pieces(logits_NKP.shape[2], logits_NKP.numel())
+        d_nll = [float(each) for each in d_nll_N.tolist()]
+        rows = [None if part is None else part.to(torch.float32).contiguous() for part in d_sums_NK]
+
+        def work(index: int) -> None:
+            for n, d in enumerate(d_nll):
+                image = _Image.of(logits_NKP, mask_NP, weights_NP, n, pieces[index])
+                starts = [None if part is None else _address(part, n, range(0)) for part in rows]
+                self._backward(ctypes.addressof(image), d, *starts, _address(out_NKP, n, pieces[index]))
+
+        _share(work, len(pieces))
+        return out_NKP
+
+
+class _Image(ctypes.Structure):
+    """`Image` of kernel.c."""
+
+    _fields_ = (
+        ("z", ctypes.c_void_p),
+        ("class_step", ctypes.c_int64),
+        ("pixel_step", ctypes.c_int64),
+        ("mask", ctypes.c_void_p),
+        ("wide", ctypes.c_int32),
+        ("weights", ctypes.c_void_p),
+        ("classes", ctypes.c_int64),
+        ("pixels", ctypes.c_int64),
+    )
+
+    @staticmethod
+    def of(logits_NKP: Tensor, mask_NP: Tensor, weights_NP: Tensor | None, n: int, pixels: range) -> _Image:
+        _, class_step, pixel_step = logits_NKP.stride()
+        return _Image(
+            _address(logits_NKP, n, pixels),
+            class_step,
+            pixel_step,
+            _address(mask_NP, n, pixels),
+            int(mask_NP.dtype == torch.int64),
+            None if weights_NP is None else _address(weights_NP, n, pixels),
+            logits_NKP.shape[1],
+            len(pixels),
+        )
+
+
+def _address(tensor: Tensor, n: int, pixels: range) -> int:
+    """Of an image's first pixel in a piece; pixels are the last dimension."""
+    return tensor.data_ptr() + (n * tensor.stride(0) + pixels.start * tensor.stride(-1)) * tensor.element_size()
+
+
+def fitting(logits_NKP: Tensor, mask_NP: Tensor, weights_NP: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The three as the kernel reads them; copied only where they are of another type or order of memory."""
+    if not logits_NKP.transpose(1, 2).is_contiguous():
+        logits_NKP = logits_NKP.contiguous()
+    if mask_NP.dtype not in (torch.uint8, torch.int64):
+        mask_NP = mask_NP.long()
+    return logits_NKP, mask_NP.contiguous(), None if weights_NP is None else weights_NP.float().contiguous()
+
+
+def wrong_class(mask_NP: Tensor, num_classes: int) -> ConfigError:
+    """The error for a mask with a number that is no class."""
+    found = mask_NP[(mask_NP != IGNORE) & ((mask_NP < 0) | (mask_NP >= num_classes))]
+    return ConfigError(
+        f"mask: holds class {int(found.max())}, but the logits have {num_classes} classes, counted from 0; "
+        f"{IGNORE} is ignored."
+    )
+
+
+def load() -> Kernel | None:
+    """The kernel, compiled and checked at the first call of a process; None where plain torch is to be used."""
+    return _found()[0]
+
+
+def state() -> str:
+    """One line: with what the kernel was compiled, or why it is not used."""
+    return _found()[1]
+
+
+_tried: dict[tuple[str | None, Path], tuple[Kernel | None, str]] = {}
+_lock = threading.Lock()
+
+
+class _Unfit(Exception):
+    """There is no kernel here; the message is the reason."""
+
+
+def _found() -> tuple[Kernel | None, str]:
+    if os.environ.get("INTARSIA_KERNEL") == "0":
+        return None, "plain torch is used: turned off by INTARSIA_KERNEL=0"
+    key = (os.environ.get("CC"), cache_folder())
+    if key not in _tried:
+        with _lock:
+            if key not in _tried:
+                _tried[key] = _try(key[1] / "kernels")
+    return _tried[key]
+
+
+def _try(folder: Path) -> tuple[Kernel | None, str]:
+    try:
+        kernel = Kernel(*_compiled(folder))
+        _check(kernel)
+    except Exception as error:  # whatever it is, training goes on without
+        words = " ".join(str(error).split()) or type(error).__name__
+        return None, f"plain torch is used: {words[:300]}"
+    return kernel, f"compiled by {kernel.compiler}: {kernel.path}"
+
+
+def _compiled(folder: Path) -> tuple[Path, str]:
+    """The library, made if it is not there, and the first line of what its compiler says of itself."""
+    command = _compiler()
+    about = _run([*command, "--version"])
+    named = "\0".join([SOURCE.read_text("utf-8"), *command, *FLAGS, about, cpu_name(), *sorted(cpu_flags())])
+    path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.so"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as aside:
+            made = Path(aside) / path.name
+            _run([*command, *FLAGS, "-o", str(made), str(SOURCE)])
+            made.replace(path)  # at once: another process sees all of it or nothing
+    if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), 0):
+        raise _Unfit(
+            f"{path} belongs to another user, whose code is not run; set INTARSIA_CACHE to a folder of your own"
+        )
+    return path, about.partition("\n")[0]
+
+
+def _compiler() -> list[str]:
+    """The command of $CC, which may have words behind it, or of the first compiler there is."""
+    if named := shlex.split(os.environ.get("CC", "")):
+        if shutil.which(named[0]) is None:
+            raise _Unfit(f"CC names {named[0]}, which is not there")
+        return named
+    for name in COMPILERS:
+        if found := shutil.which(name):
+            return [found]
+    raise _Unfit(f"there is no C compiler ({', '.join(COMPILERS)}); install one for faster losses on the processor")
+
+
+def _run(command: list[str]) -> str:
+    """What a command prints."""
+    ended = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=TIMEOUT,
+        check=False,
+    )
+    if ended.returncode:
+        said = (ended.stderr.strip() or ended.stdout.strip() or "nothing").splitlines()[0]
+        raise _Unfit(f"`{Path(command[0]).name}` ended with {ended.returncode} and said: {said}")
+    return ended.stdout
+
+
+def _check(kernel: Kernel) -> None:
+    """Hold the kernel against the formulas of statistics.py in float64, in both orders of memory."""
+    generator = torch.Generator("cpu").manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64, device="cpu")
+
+    k, pixels = 5, 1203
+    z_KP, w_P, d_sums = 20 * drawn(k, pixels).float() - 10, drawn(pixels).float(), drawn(3, k)
+    mask_P = (drawn(pixels) * (k + 1)).to(torch.uint8)
+    t_KP = (mask_P == torch.arange(k, device="cpu").unsqueeze(1)).double()
+    mask_P[mask_P == k] = IGNORE
+    counted_P, log_p_KP = t_KP.sum(0), z_KP.double().log_softmax(0)
+    p_KP = log_p_KP.exp() * counted_P
+    w_KP = w_P * t_KP
+    parts = (-(w_KP * log_p_KP).sum(), w_KP.sum(), (p_KP * t_KP).sum(1), p_KP.sum(1), p_KP.square().sum(1), t_KP.sum(1))
+    sums = torch.cat([part.reshape(-1) for part in parts])
+    a_KP = d_sums[0, :, None] * t_KP + d_sums[1, :, None] + 2 * p_KP * d_sums[2, :, None]
+    gradient_KP = p_KP * (a_KP - (p_KP * a_KP).sum(0)) + w_P * (p_KP - t_KP) * counted_P
+    for logits_KP in (z_KP, z_KP.T.contiguous().T):
+        for mask in (mask_P, mask_P.long()):
+            given = logits_KP.unsqueeze(0), mask.unsqueeze(0), w_P.unsqueeze(0)
+            found = kernel.forward(*given, squares=True)[0]
+            rows = d_sums.unsqueeze(1)
+            gradient = kernel.backward(*given, torch.ones(1, device="cpu"), (rows[0], rows[1], rows[2]))[0]
+            if not torch.allclose(found, sums, rtol=1e-5) or not torch.allclose(
+                gradient.double(), gradient_KP, rtol=1e-5, atol=1e-6
+            ):
+                raise _Unfit(f"{kernel.path} gives other numbers than plain torch; it was made by {kernel.compiler}")
+
+
+def _pieces(num_pixels: int, num_logits: int) -> list[range]:
+    """The pixels of an image, divided among threads."""
+    count = max(1, min(torch.get_num_threads(), num_logits // ENOUGH))
+    step = max(16, -(-num_pixels // count // 16) * 16)
+    return [range(start, min(start + step, num_pixels)) for start in range(0, num_pixels, step)]
+
+
+_pool: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def _share(work: Callable[[int], None], count: int) -> None:
+    """Do pieces 0..count-1 at once: the first here, the others in threads that wait between calls."""
+    global _pool
+    if count > 1 and (_pool is None or _pool[0] != os.getpid()):  # a forked process has none of the threads
+        _pool = os.getpid(), ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="intarsia-kernel")
+    others = [] if _pool is None else [_pool[1].submit(work, index) for index in range(1, count)]
+    try:
+        if count:
+            work(0)
+    finally:
+        for each in others:
+            each.result()
