@@ -51,7 +51,7 @@ def settings_page() -> str:
 def commands_page() -> str:
     """The help of each command."""
     parts = [NOTE + "# Commands\n"]
-    context = click.Context(group, info_name="intarsia")
+    context = click.Context(group, info_name="intarsia", **group.context_settings)
     for name in COMMANDS:
         command = group.get_command(context, name)
         assert command is not None

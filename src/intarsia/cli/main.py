@@ -18,8 +18,8 @@ COMMANDS = {
     "train": "Train on a folder of images and masks.",
     "evaluate": "Score a run on its test images and write the report.",
     "predict": "Segment images with a trained model.",
-    "data": "Check a data folder.",
-    "list": "List what can be named: models, losses, recipes, encoders, data.",
+    "data": "Check a data folder, or look at it.",
+    "list": "List what can be named: models, losses, recipes, encoders, data, weights.",
     "show": "Print a recipe with every setting and its help.",
     "doctor": "Say what this installation can do, and what to install for the rest.",
 }

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from intarsia.classes import IGNORE
 from intarsia.config import NamedConfig
-from intarsia.losses.statistics import softmax_statistics
+from intarsia.losses.statistics import has_kernel, softmax_statistics
 from intarsia.registry import Registry
 
 
@@ -135,7 +135,7 @@ class Pixels:
 
     def weighted_nll(self, weights_NP: Tensor | None) -> tuple[Tensor, Tensor]:
         """(N,) sum of w (-log p) and (N,) sum of w over counted pixels; w = 1 without weights."""
-        if self.wants_sums and self._shared is None:
+        if self._shared is None and (self.wants_sums or has_kernel(self.logits_NKP, self.mask_NP)):
             self._shared = self._statistics(weights_NP)
             return self._shared[:2]
         if weights_NP is None:

@@ -50,11 +50,11 @@ def border_weight_map(instances: NDArray[Any], *, w0: float = 10.0, sigma: float
         nearest, second = _nearest_by_windows(numbers, wide)
     else:
         nearest, second = _nearest_by_bits(numbers, list(windows), bits)
-    near = nearest + second < reach**2  # as it is wherever d1 + d2 < reach
+    near = np.flatnonzero(second < reach**2)
+    d1, d2 = (np.sqrt(squares.ravel()[near], dtype=np.float64) for squares in (nearest, second))
+    found = weight_at(d1 + d2, w0=w0, sigma=sigma)
     weights = np.zeros(numbers.shape, np.float32)
-    d1, d2 = (np.sqrt(square[near], dtype=np.float64) for square in (nearest, second))
-    weights[near] = weight_at(d1 + d2, w0=w0, sigma=sigma)
-    weights[weights < NEGLIGIBLE] = 0
+    weights.ravel()[near] = np.where(found < NEGLIGIBLE, 0, found)
     return weights
 
 

@@ -47,6 +47,11 @@ def softmax_statistics(
     return nll, weight, intersection, probability, square if squares else None, truth
 
 
+def has_kernel(logits_NKP: Tensor, mask_NP: Tensor) -> bool:
+    """Whether all sums cost less than cross-entropy alone does in torch."""
+    return _kernel_for(logits_NKP, mask_NP) is not None
+
+
 class _SoftmaxStatistics(torch.autograd.Function):
     """Plain torch, piece by piece, so that temporary tensors are small."""
 
