@@ -314,3 +314,25 @@ def test_two_processes_at_once(fresh):
         ended = list(pool.map(lambda _: subprocess.run(command, capture_output=True, text=True, check=True), range(2)))
     assert [each.stdout.strip().rpartition(": ")[2] for each in ended] == [str(made)] * 2
     assert list((fresh / "cache/kernels").iterdir()) == [made]
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 5, 19])
+@pytest.mark.parametrize("ignored", [0.0, 0.3, 1.0])
+def test_pixel_nll_with_and_without_the_kernel(monkeypatch, num_classes, ignored):
+    generator = torch.Generator().manual_seed(num_classes)
+    logits = 4 * torch.randn(2, num_classes, 257, generator=generator)
+    mask = torch.randint(0, num_classes, (2, 257), generator=generator, dtype=torch.uint8)
+    mask[torch.rand(mask.shape, generator=generator) < ignored] = 255
+    slope = torch.randn(mask.shape, generator=generator)
+    found = []
+    for turned_off in (False, True):
+        if turned_off:
+            monkeypatch.setattr(statistics, "load", lambda: None)
+        x = logits.clone().requires_grad_()
+        nll = statistics.pixel_nll(x, mask)
+        nll.backward(slope)
+        found.append((nll.detach(), x.grad))
+        assert not nll.detach()[mask == 255].any()
+        assert not x.grad.transpose(1, 2)[mask == 255].any()
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)

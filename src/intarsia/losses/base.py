@@ -12,11 +12,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from intarsia.classes import IGNORE
 from intarsia.config import NamedConfig
-from intarsia.losses.statistics import has_kernel, softmax_statistics
+from intarsia.losses.statistics import has_kernel, pixel_nll, softmax_statistics
 from intarsia.registry import Registry
 
 
@@ -130,8 +129,7 @@ class Pixels:
     @cached_property
     def nll_NP(self) -> Tensor:
         """-log p of the true class; 0, and no gradient, where ignored."""
-        truth_NP = torch.where(self.counted_NP, self.mask_NP, self.mask_NP.new_full((), IGNORE)).long()
-        return F.cross_entropy(self.logits_NKP, truth_NP, ignore_index=IGNORE, reduction="none")
+        return pixel_nll(self.logits_NKP, self.mask_NP)
 
     def weighted_nll(self, weights_NP: Tensor | None) -> tuple[Tensor, Tensor]:
         """(N,) sum of w (-log p) and (N,) sum of w over counted pixels; w = 1 without weights."""

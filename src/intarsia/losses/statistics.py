@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from intarsia.classes import IGNORE
 from intarsia.losses.kernel import Kernel, fitting, load, wrong_class
@@ -45,6 +46,18 @@ def softmax_statistics(
     found = _KernelStatistics.apply(kernel, *given) if kernel else _SoftmaxStatistics.apply(*given)
     nll, weight, intersection, probability, square, truth = cast(tuple[Tensor, ...], found)
     return nll, weight, intersection, probability, square if squares else None, truth
+
+
+def pixel_nll(logits_NKP: Tensor, mask_NP: Tensor) -> Tensor:
+    """(N, P) -log p of the true class of each pixel; 0, without gradient, where ignored.
+
+    Raises:
+        ConfigError: the mask has a number that is neither a class nor 255 (without the kernel: torch's error).
+    """
+    if kernel := _kernel_for(logits_NKP, mask_NP):
+        return cast(Tensor, _KernelNll.apply(kernel, logits_NKP, mask_NP))
+    truth_NP = torch.where(mask_NP != IGNORE, mask_NP, mask_NP.new_full((), IGNORE)).long()
+    return F.cross_entropy(logits_NKP, truth_NP, ignore_index=IGNORE, reduction="none")
 
 
 def has_kernel(logits_NKP: Tensor, mask_NP: Tensor) -> bool:
@@ -137,6 +150,32 @@ class _KernelStatistics(torch.autograd.Function):
         d_nll_N, _, d_intersection_NK, d_probability_NK, d_square_NK, _ = grads
         d_sums_NK = d_intersection_NK, d_probability_NK, d_square_NK if ctx.squares else None
         return None, ctx.kernel.backward(*ctx.saved_tensors, d_nll_N, d_sums_NK), None, None, None
+
+
+class _KernelNll(torch.autograd.Function):
+    """Log-softmax piece by piece; the gradient from kernel.c, with dL/dnll of each pixel as its weight."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Kernel, logits_NKP: Tensor, mask_NP: Tensor) -> Tensor:
+        counted_NP, truth_NP = _truth(mask_NP)
+        if truth_NP.numel() and _outside(truth_NP, logits_NKP.shape[1]):
+            raise wrong_class(mask_NP, logits_NKP.shape[1])
+        nll_NP = torch.empty_like(truth_NP, dtype=logits_NKP.dtype)
+        with torch.autocast("cpu", enabled=False):
+            for n, at in _pieces(logits_NKP):
+                log_p_NKP = torch.log_softmax(logits_NKP[n, :, at], 1)
+                nll_NP[n, at] = log_p_NKP.gather(1, truth_NP[n, at].unsqueeze(1)).squeeze(1).neg_()
+        ctx.kernel = kernel
+        ctx.save_for_backward(logits_NKP, mask_NP)
+        return nll_NP.masked_fill_(~counted_NP, 0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_NP: Tensor) -> tuple[None, Tensor, None]:
+        logits_NKP, mask_NP = ctx.saved_tensors
+        given = fitting(logits_NKP, mask_NP, grad_NP)
+        none_NK = logits_NKP.new_zeros(logits_NKP.shape[:2])
+        return None, ctx.kernel.backward(*given, none_NK.new_ones(len(none_NK)), (none_NK, none_NK, None)), None
 
 
 def _kernel_for(logits_NKP: Tensor, mask_NP: Tensor) -> Kernel | None:
