@@ -85,7 +85,8 @@ def table(kind: str, found: dict[str, Any], names: tuple[str, ...]) -> str:
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     machine = found["machine"]
     lines.append(f"\n{machine['processor']}, {machine['cores']} cores, {found['date']}. Command: `{found['command']}`")
-    lines.append(f"\nEvery run: `{found['each']}`; seeds {', '.join(map(str, SEEDS))}.")
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in found["runs"]}))
+    lines.append(f"\nEvery run: `{found['each']}`; seeds {seeds}.")
     return "\n".join(lines) + "\n"
 
 
