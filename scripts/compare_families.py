@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from intarsia.devices import cores, cpu_flags, cpu_name
+from intarsia.devices import describe_machine
 from intarsia.models import create_model
 from intarsia.runs import environment
 from intarsia.training.history import read_history
@@ -107,11 +107,7 @@ def main(data: Path, name: str, minutes: float, models: list[str]) -> None:
         "minutes": minutes,
         "command": command,
         "each": f"intarsia train {data.name} model=MODEL train.minutes={minutes:g} data.scale=0.5 SETTINGS",
-        "machine": {
-            "processor": cpu_name(),
-            "cores": cores(),
-            "features": sorted({"avx512_bf16", "amx_bf16"} & cpu_flags()),
-        },
+        "machine": describe_machine(),
         "environment": environment()["packages"],
         "runs": [],
     }

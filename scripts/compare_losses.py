@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import intarsia
-from intarsia.devices import cores, cpu_flags, cpu_name
+from intarsia.devices import describe_machine
 from intarsia.metrics.instances import MatchCounts, match_objects, object_scores
 from intarsia.ops.objects import parts_of
 from intarsia.progress import Silent
@@ -99,7 +99,7 @@ def main(kind: str, data: Path) -> None:
         "command": f"python scripts/compare_losses.py {kind} {data.name}",
         "each": f"intarsia train {data.name} {' '.join(COMMON[kind])} LOSS train.seed=SEED",
         "arms": {arm: list(words) for arm, words in ARMS[kind].items()},
-        "machine": {"processor": cpu_name(), "cores": cores(), "features": sorted({"amx_bf16"} & cpu_flags())},
+        "machine": describe_machine(),
         "environment": environment()["packages"],
         "runs": [],
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.config import read_yaml
-from intarsia.devices import cores, cpu_flags, cpu_name
+from intarsia.devices import describe_machine
 from intarsia.training.history import read_history
 
 
@@ -31,11 +31,7 @@ def record(run: Path, command: str) -> dict[str, Any]:
         },
         "steps": rows[-1]["step"] if rows else None,
         "training_seconds": rows[-1]["seconds"] if rows else None,
-        "machine": {
-            "processor": cpu_name(),
-            "cores": cores(),
-            "features": sorted({"avx512_bf16", "amx_bf16"} & cpu_flags()),
-        },
+        "machine": describe_machine(),
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8"))["packages"],
         "recipe": recipe,
     }

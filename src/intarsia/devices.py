@@ -96,6 +96,15 @@ def cpu_has_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())
 
 
+def describe_machine() -> dict[str, object]:
+    """Processor, cores and what of the processor decides speed, for files of results."""
+    return {
+        "processor": cpu_name(),
+        "cores": cores(),
+        "features": sorted({"avx512_bf16", "amx_bf16"} & cpu_flags()),
+    }
+
+
 def cpu_name() -> str:
     """The processor's name, as well as the system tells it."""
     try:

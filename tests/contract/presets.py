@@ -1,4 +1,8 @@
-"""Settings that make each preset small enough for a test and keep what is particular to it."""
+"""Settings that make each preset small enough for a test and keep what is particular to it, and the step of one odd size."""
+
+import torch
+
+from intarsia.models.base import logits_for
 
 SMALL = {
     "unet": {"width": 2, "dropout": 0.5},
@@ -45,3 +49,13 @@ SMALL = {
     },
     **{name: {"front": {"name": "plain", "width": 4, "depth": 3}} for name in ("context_basic", "context_large")},
 }
+
+
+def step_at_61_x_93(model, channels):
+    """Forward and backward with a batch of one: logits of the image's size, finite gradients."""
+    logits = logits_for(model, torch.randn(1, channels, 61, 93))
+    assert logits.shape == (1, 3, 61, 93)
+    logits.square().mean().backward()
+    gradients = [value.grad for value in model.parameters() if value.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)

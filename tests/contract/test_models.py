@@ -10,7 +10,7 @@ from intarsia.errors import ConfigError
 from intarsia.losses import cross_entropy
 from intarsia.models import MODELS, create_model
 from intarsia.models.base import build_model, fit_mask, logits_for
-from tests.contract.presets import SMALL
+from tests.contract.presets import SMALL, step_at_61_x_93
 
 NAMES = MODELS.names()
 
@@ -70,13 +70,7 @@ def test_one_step_at_batch_one_reaches_every_parameter(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [1, 5])
 def test_forward_and_backward_at_61_x_93_with_a_batch_of_one(name, channels):
-    model = awake(small(name, in_channels=channels)).train()
-    logits = logits_for(model, torch.randn(1, channels, 61, 93))
-    assert logits.shape == (1, 3, 61, 93)
-    logits.square().mean().backward()
-    gradients = [value.grad for value in model.parameters() if value.grad is not None]
-    assert gradients
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    step_at_61_x_93(awake(small(name, in_channels=channels)).train(), channels)
 
 
 @pytest.mark.parametrize("name", NAMES)

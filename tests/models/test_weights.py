@@ -184,9 +184,9 @@ def test_a_proxy_is_what_must_answer_where_there_is_one(cache, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as proxy, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
-        assert weights._answers("https://weights.invalid/file.pth")
+        assert weights.host_answers("https://weights.invalid/file.pth")
         monkeypatch.setenv("https_proxy", f"127.0.0.1:{closed.getsockname()[1]}")
-        assert not weights._answers("https://weights.invalid/file.pth")
+        assert not weights.host_answers("https://weights.invalid/file.pth")
 
 
 def test_every_published_file_has_an_https_url_and_its_hash_in_its_name():

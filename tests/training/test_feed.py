@@ -104,7 +104,7 @@ def test_weights_belong_to_the_pixels_of_the_sample(dataset):
     still = AugmentConfig(zoom=(1, 1), aspect=1, mirror="none", colour=0)
     feed = feeder(dataset, border=BORDER, size=(item.height, item.width), augment=still)
     place = draw_order(3, 0, len(feed.items)).tolist().index(0)
-    sample = feed.weighted_sample(place)
+    sample = feed.sample(place)
     assert torch.equal(sample.mask, torch.from_numpy(dataset.read_mask(item)))
     assert torch.equal(sample.weights, torch.from_numpy(border_weight_map(dataset.read_instances(item))))
 

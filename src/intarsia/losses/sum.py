@@ -34,28 +34,28 @@ class Sum(LossConfig):
     """What sums share: terms, and which of their wishes reach the pixels."""
 
     @property
-    def parts(self) -> tuple[Term, ...]:
-        """The terms."""
+    def parts(self) -> tuple[tuple[LossConfig, float], ...]:
+        """The losses and their factors."""
         raise NotImplementedError
 
     @property
     def squares(self) -> bool:
-        return any(term.loss.squares for term in self.parts)
+        return any(loss.squares for loss, _ in self.parts)
 
     @property
     def regional(self) -> bool:
-        return any(term.loss.regional for term in self.parts)
+        return any(loss.regional for loss, _ in self.parts)
 
     @property
     def border(self) -> Border | None:
-        return next((term.loss.border for term in self.parts if term.loss.border), None)
+        return next((loss.border for loss, _ in self.parts if loss.border), None)
 
     def of(self, pixels: Pixels) -> Tensor:
         pixels.wants_sums = self.regional
         total = pixels.logits_NKP.new_zeros(())
-        for term in self.parts:
-            if term.weight:
-                total = total + term.weight * term.loss.of(pixels)
+        for loss, weight in self.parts:
+            if weight:
+                total = total + weight * loss.of(pixels)
         return total
 
 
@@ -73,8 +73,8 @@ class CrossEntropyDiceConfig(Sum):
     """Settings of soft Dice."""
 
     @property
-    def parts(self) -> tuple[Term, ...]:
-        return Term(loss=self.ce, weight=self.ce_weight), Term(loss=self.dice, weight=self.dice_weight)
+    def parts(self) -> tuple[tuple[LossConfig, float], ...]:
+        return (self.ce, self.ce_weight), (self.dice, self.dice_weight)
 
     def resolved(self, occurrence: Occurrence) -> CrossEntropyDiceConfig:
         return self.replace(ce=self.ce.resolved(occurrence))
@@ -102,8 +102,8 @@ class SumConfig(Sum):
         return terms
 
     @property
-    def parts(self) -> tuple[Term, ...]:
-        return self.terms
+    def parts(self) -> tuple[tuple[LossConfig, float], ...]:
+        return tuple((term.loss, term.weight) for term in self.terms)
 
     def at(self, share: float) -> SumConfig:
         return self.replace(terms=tuple(term.at(share) for term in self.terms))

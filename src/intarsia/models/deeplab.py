@@ -35,7 +35,7 @@ from intarsia.models.base import MODELS, ModelConfig, SegmentationModel
 from intarsia.models.encoders.resnet import dilate_resnet
 from intarsia.models.encoders.timm import TimmEncoder
 from intarsia.models.encoders.vgg import large_layer, load_vgg16, vgg16_widths, vgg_stages
-from intarsia.models.weights import IMAGENET_MEAN, IMAGENET_STD, FirstLayer, for_channels, start_weights
+from intarsia.models.weights import FirstLayer, imagenet_statistics, start_weights
 
 
 class DeepLabConfig(ModelConfig):
@@ -94,7 +94,7 @@ class DeepLab(SegmentationModel):
         if state is not None:
             for branch in self.branches:
                 load_vgg16(state, self.stages, tuple(branch.children())[:2], first_layer=config.first_layer)
-            self.mean, self.std = (for_channels(values, config.channels) for values in (IMAGENET_MEAN, IMAGENET_STD))
+            self.mean, self.std = imagenet_statistics(config.channels)
         self.auxiliary_origin = 4
         self.supervise({"stages.3": (widths[3][-1], 8)})
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from intarsia.models.base import MODELS, ModelConfig, SegmentationModel, resize_logits
 from intarsia.models.encoders.resnet import dilate_resnet
 from intarsia.models.encoders.timm import TimmEncoder
-from intarsia.models.weights import IMAGENET_MEAN, IMAGENET_STD, FirstLayer, for_channels, load_coco
+from intarsia.models.weights import FirstLayer, imagenet_statistics, load_coco
 from intarsia.ops.conv import conv_norm_relu
 from intarsia.ops.norm import Norm
 from intarsia.ops.pad import pad_to_multiple
@@ -116,7 +116,7 @@ class DeepLab3(SegmentationModel):
         self.supervise({"middle": (self.encoder.channels[-2], self.encoder.strides[-2])})
         if config.pretrained == "coco":
             self.start = load_coco(self, f"deeplab3_{config.encoder}", ("head.",), first_layer=config.first_layer)
-            self.mean, self.std = (for_channels(values, config.channels) for values in (IMAGENET_MEAN, IMAGENET_STD))
+            self.mean, self.std = imagenet_statistics(config.channels)
 
     def _build_head(self, config: DeepLab3Config) -> None:
         self.head = nn.Conv2d(config.width, config.classes, kernel_size=1)

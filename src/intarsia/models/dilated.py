@@ -35,9 +35,9 @@ from intarsia.config import Config
 from intarsia.models.base import MODELS, ModelConfig, SegmentationModel, build_model
 from intarsia.models.encoders.vgg import large_layer, load_vgg16, vgg16_widths, vgg_stages
 from intarsia.models.plain import PlainConfig
-from intarsia.models.weights import IMAGENET_MEAN, IMAGENET_STD, FirstLayer, for_channels, start_weights
+from intarsia.models.weights import FirstLayer, imagenet_statistics, start_weights
 from intarsia.ops.pad import mirror_pad
-from intarsia.ops.upsample import bilinear, bilinear_kernel
+from intarsia.ops.upsample import FixedUp, bilinear_kernel
 
 MARGIN = 186
 """Pixels that the front end loses at each border, beside the 8 that the last score stands for."""
@@ -143,12 +143,16 @@ class Dilated(SegmentationModel):
         nn.init.normal_(self.score.weight, std=0.001)
         nn.init.constant_(self.score.bias, 1.0 if context else 0.0)  # type: ignore[arg-type]
         self.context = ContextModule(config.classes, context) if context else nn.Identity()
-        self.upscore = BilinearUp(config.classes) if config.upscore == "transposed" else Bilinear()
+        self.upscore = (
+            BilinearUp(config.classes)
+            if config.upscore == "transposed"
+            else FixedUp("bilinear", config.classes, config.classes, 8)
+        )
         fits = config.width == 1 and hidden == 4096
         state, self.start = start_weights("vgg16", config.pretrained, fits=fits)
         if state is not None:
             load_vgg16(state, self.stages, (self.fc6, self.fc7), first_layer=config.first_layer)
-            self.mean, self.std = (for_channels(each, config.channels) for each in (IMAGENET_MEAN, IMAGENET_STD))
+            self.mean, self.std = imagenet_statistics(config.channels)
         self.auxiliary_origin = 0 if context else 8 * 12  # conv5 has 12 more scores than the image at each border
         self.supervise({"score": (config.classes, 8)} if context else {"stages.4": (deepest, 8)})
 
@@ -241,13 +245,6 @@ def start_identity(conv: nn.Conv2d, num_classes: int, sigma: float) -> None:
     conv.weight[:, :, middle, middle].masked_fill_(same, num_classes / outputs)
     assert conv.bias is not None
     conv.bias.zero_()
-
-
-class Bilinear(nn.Module):
-    """Eight times larger, half-pixel centres; beyond the last score, the last score."""
-
-    def forward(self, x_NKhw: Tensor) -> Tensor:
-        return bilinear(x_NKhw, 8)
 
 
 class BilinearUp(nn.Module):

@@ -38,7 +38,7 @@ from intarsia.models.base import MODELS, ModelConfig, SegmentationModel, resize_
 from intarsia.models.encoders.alexnet import alexnet_trunk, load_alexnet2014
 from intarsia.models.encoders.timm import TimmEncoder
 from intarsia.models.encoders.vgg import large_layer, load_vgg16, scaled, vgg16_widths, vgg_stages
-from intarsia.models.weights import IMAGENET_MEAN, IMAGENET_STD, FirstLayer, for_channels, load_coco, start_weights
+from intarsia.models.weights import FirstLayer, imagenet_statistics, load_coco, start_weights
 from intarsia.ops.conv import conv_norm_relu
 from intarsia.ops.pad import pad_to_multiple
 from intarsia.ops.upsample import start_bilinear
@@ -157,7 +157,7 @@ class FCN(SegmentationModel):
             load_vgg16(state, self.stages, (self.fc6, self.fc7), first_layer=config.first_layer)
         else:
             load_alexnet2014(state, self.trunk, (self.fc6, self.fc7), first_layer=config.first_layer)
-        self.mean, self.std = (for_channels(values, config.channels) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        self.mean, self.std = imagenet_statistics(config.channels)
 
 
 class UpScore(nn.Module):
@@ -250,7 +250,7 @@ class EncoderFCN(SegmentationModel):
         self.supervise(finer or {"middle": (widths[1], strides[1])})
         if config.pretrained == "coco":
             self.start = load_coco(self, f"fcn_{config.encoder}", ("scores.",), first_layer=config.first_layer)
-            self.mean, self.std = (for_channels(values, config.channels) for values in (IMAGENET_MEAN, IMAGENET_STD))
+            self.mean, self.std = imagenet_statistics(config.channels)
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
         height, width = image_NCHW.shape[-2:]

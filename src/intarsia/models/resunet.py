@@ -29,7 +29,7 @@ from intarsia.models.base import MODELS, ModelConfig, SegmentationModel
 from intarsia.ops.conv import start_he
 from intarsia.ops.norm import Norm, make_norm
 from intarsia.ops.pad import pad_to_multiple
-from intarsia.ops.upsample import nearest
+from intarsia.ops.upsample import FixedUp, nearest
 
 Block = Literal["bottleneck", "basic", "simple"]
 
@@ -190,13 +190,6 @@ class LongSkip(nn.Module):
         return skip_NCHW + projected if self.how == "sum" else torch.cat((projected, skip_NCHW), dim=1)
 
 
-class Nearest(nn.Module):
-    """Each value four times."""
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return nearest(x_NCHW, 2)
-
-
 def bottleneck(in_channels: int, width: int, config: ResUNetConfig, *, down: bool, up: bool) -> nn.Sequential:
     """1x1 (stride 2 on the way down), 3x3, 1x1 to four times the width (behind the doubling on the way up)."""
     return nn.Sequential(
@@ -221,7 +214,7 @@ def simple(in_channels: int, width: int, config: ResUNetConfig, *, down: bool, u
     layers: list[nn.Module] = [make_norm(config.norm, in_channels), nn.ReLU()]
     layers += [nn.MaxPool2d(2)] if down else []
     layers += [nn.Conv2d(in_channels, width, kernel_size=3, padding=1), nn.Dropout(config.dropout)]
-    layers += [Nearest()] if up else []
+    layers += [FixedUp("nearest", width, width)] if up else []
     return nn.Sequential(*layers)
 
 
@@ -230,7 +223,7 @@ def norm_relu_conv(
 ) -> nn.Sequential:
     """Normalisation, ReLU, doubling (nearest) if asked for, convolution with biases."""
     layers: list[nn.Module] = [make_norm(config.norm, in_channels), nn.ReLU()]
-    layers += [Nearest()] if up else []
+    layers += [FixedUp("nearest", in_channels, in_channels)] if up else []
     layers.append(nn.Conv2d(in_channels, width, kernel, stride=stride, padding=kernel // 2))
     return nn.Sequential(*layers)
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from intarsia.models.base import MODELS, ModelConfig, SegmentationModel
+from intarsia.ops.conv import start_he
 from intarsia.ops.pad import pad_to_multiple
 from intarsia.ops.unpool import max_unpool, pool_with_indices
 
@@ -60,11 +61,7 @@ class SegNet(SegmentationModel):
             self.decoder.append(conv_stage(widths[-1], back, config.kernel, relu=not config.basic))
         side = 1 if config.basic else config.kernel
         self.head = nn.Conv2d(config.widths[0][0], config.classes, kernel_size=side, padding=side // 2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.apply(start_he)
         levels = range(1, len(config.widths))
         self.supervise(
             {f"decoder.{len(config.widths) - 1 - level}": (config.widths[level - 1][-1], 2**level) for level in levels}

@@ -100,7 +100,7 @@ def start_weights(
         raise ConfigError(
             f"model.pretrained: {known.holds} do not fit a network of other widths. Set model.pretrained=none."
         )
-    if pretrained == "auto" and not known.path.is_file() and not _answers(known.url):
+    if pretrained == "auto" and not known.path.is_file() and not host_answers(known.url):
         return None, f"random weights: no published weights at hand (put {known.file_name} into {weights_folder()})"
     if pretrained in ("auto", "download"):
         try:
@@ -161,7 +161,12 @@ def adapt_first_layer(weight: Tensor, channels: int, how: str, *, start: Tensor)
 
 def for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """RGB statistics for any number of channels: their mean where there are not three."""
-    return values if len(values) == channels else (sum(values) / len(values),) * channels
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def imagenet_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the published weights' images, for any number of channels."""
+    return for_channels(IMAGENET_MEAN, channels), for_channels(IMAGENET_STD, channels)
 
 
 def load_coco(model: nn.Module, name: str, heads: tuple[str, ...], *, first_layer: str) -> str:
@@ -232,7 +237,7 @@ _DEEPLAB3 = {
 }
 
 
-def _answers(url: str, seconds: float = 3.0) -> bool:
+def host_answers(url: str, seconds: float = 3.0) -> bool:
     """Whether the host of a url, or the proxy that stands before it, can be reached at all."""
     parts = urlsplit(url)
     proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)

@@ -87,13 +87,8 @@ class Feeder:
             self._kept[item.name] = loaded
         return loaded
 
-    def sample(self, position: int) -> tuple[Tensor, Tensor]:
-        """The sample at a position of the endless sequence: normalised image (C, h, w), mask (h, w)."""
-        sample = self.weighted_sample(position)
-        return sample.image, sample.mask
-
-    def weighted_sample(self, position: int) -> Sample:
-        """The same with the weights of its pixels, if there is a border."""
+    def sample(self, position: int) -> Sample:
+        """The sample at a position of the endless sequence, its image normalised; weights, if there is a border."""
         epoch, place = divmod(position, len(self.items))
         index = int(self._order(epoch)[place])
         image, mask, weights = self.load(self.items[index])
@@ -106,14 +101,14 @@ class Feeder:
         position = first * self.batch
         if self.workers == 0:
             while True:
-                yield stack([self.weighted_sample(position + index) for index in range(self.batch)])
+                yield stack([self.sample(position + index) for index in range(self.batch)])
                 position += self.batch
         with ThreadPoolExecutor(self.workers) as pool:
             waiting: deque[Future[Sample]] = deque()
             try:
                 while True:
                     while len(waiting) < 3 * self.batch:
-                        waiting.append(pool.submit(self.weighted_sample, position))
+                        waiting.append(pool.submit(self.sample, position))
                         position += 1
                     yield stack([waiting.popleft().result() for _ in range(self.batch)])
             finally:

@@ -126,5 +126,5 @@ def _workers(given: int | None, device: Device) -> int:
 
 
 def _gains_from_channels_last(recipe: Recipe, model: SegmentationModel, feeder: Feeder, device: Device) -> bool:
-    batch = stack([feeder.weighted_sample(position) for position in range(recipe.train.batch)])
+    batch = stack([feeder.sample(position) for position in range(recipe.train.batch)])
     return faster_with_channels_last(model, batch.image, batch.mask, recipe.loss, device, weights_NHW=batch.weights)

@@ -82,7 +82,7 @@ def draw_augmented(feeder: Feeder, path: Path, count: int = 8) -> None:
     mean, std = (np.asarray(values).reshape(-1, 1, 1) for values in (feeder.preprocess.mean, feeder.preprocess.std))
     tiles = []
     for position in range(count):
-        image, mask = feeder.sample(position)
+        image, mask, _ = feeder.sample(position)
         unit = np.clip(image.numpy() * std + mean, 0, 1)
         rgb = unit if unit.shape[0] == 3 else np.repeat(unit[:1], 3, axis=0)
         picture = (rgb.transpose(1, 2, 0) * 255).round().astype(np.uint8)

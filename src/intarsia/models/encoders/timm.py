@@ -15,8 +15,6 @@ import importlib.util
 import logging
 import math
 import re
-import socket
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,12 +25,12 @@ from torch.nn import functional as F
 
 from intarsia.errors import ConfigError, FileError, MissingExtra
 from intarsia.models.encoders.base import Encoder
-from intarsia.models.weights import FirstLayer
+from intarsia.models.weights import FirstLayer, for_channels, host_answers, read_weights
 from intarsia.ops.conv import start_he
 from intarsia.optional import found, require
 from intarsia.registry import did_you_mean
 
-_HUB = ("huggingface.co", 443)
+_HUB = "https://huggingface.co"
 
 
 class TimmEncoder(Encoder):
@@ -84,7 +82,7 @@ class TimmEncoder(Encoder):
             self.channels, self.strides = tuple(info.channels()), tuple(info.reduction())
         if overlay is not None:
             published = timm.get_pretrained_cfg(name)
-            self.mean, self.std = _for_channels(published.mean, in_channels), _for_channels(published.std, in_channels)
+            self.mean, self.std = for_channels(published.mean, in_channels), for_channels(published.std, in_channels)
             if first_layer == "fresh" and in_channels != 3:
                 for layer in _first_layers(self.net, published.first_conv, in_channels):
                     start_he(layer)
@@ -172,11 +170,6 @@ def _first_layers(net: nn.Module, names: str | tuple[str, ...] | None, channels:
     return found_by_name or [module for module in convolutions.values() if module.in_channels == channels][:1]
 
 
-def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """RGB statistics for any number of channels: their mean where there are not three."""
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
-
-
 def _start_weights(name: str, pretrained: str) -> tuple[dict[str, Any] | None, str]:
     """timm's `pretrained_cfg_overlay` ({} means "as published", None "no weights"), and the source in words."""
     package = _package_of(name)
@@ -223,22 +216,14 @@ def _package_weights(name: str, package: str) -> dict[str, Tensor]:
 
 def _file_weights(name: str, path: Path) -> dict[str, Tensor]:
     """Weights of a file, every tensor present and of the right shape; half precision becomes float32."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights: Mapping[str, Tensor] = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise FileError(path, "E_WEIGHTS", f"cannot be read as weights ({error})") from None
+    weights = read_weights(path)
     expected = _expected(name)
     wrong = [key for key, shape in expected.items() if key not in weights or tuple(weights[key].shape) != shape]
     if wrong:
         raise FileError(
             path, "E_WEIGHTS", f"does not hold the weights of {name}: {len(wrong)} differ, first {wrong[0]}"
         )
-    return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+    return weights
 
 
 def _expected(name: str) -> dict[str, tuple[int, ...]]:
@@ -269,10 +254,6 @@ def _import_timm() -> ModuleType:
     return module
 
 
-def _hub_answers(seconds: float = 3.0) -> bool:
+def _hub_answers() -> bool:
     """Whether the hub can be reached at all; timm itself would try for a minute."""
-    try:
-        with socket.create_connection(_HUB, timeout=seconds):
-            return True
-    except OSError:
-        return False
+    return host_answers(_HUB)
