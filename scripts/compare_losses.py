@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parents[1] / "results"
 SEEDS = (0, 1, 2)
 COMMON = {
     "nuclei": (
-        *("model=unet_same", "model.width=32", "data.size=256", "transforms.mirror=both", "transforms.turn=true"),
-        *("train.steps=100", "train.batch=8", "train.lr=1e-3", "train.validations=2", "transforms.zoom=[0.6,1.6]"),
+        *("model=unet_same", "model.width=16", "data.size=128", "transforms.mirror=both", "transforms.turn=true"),
+        *("train.steps=800", "train.batch=8", "train.lr=1e-3", "train.validations=4", "transforms.zoom=[0.6,1.6]"),
     ),
-    "classes": ("model=encdec", "data.scale=0.5", "train.steps=120", "train.batch=8", "train.validations=2"),
+    "classes": ("model=encdec", "data.scale=0.5", "train.steps=300", "train.batch=8", "train.validations=3"),
 }
 ARMS = {
     "nuclei": {

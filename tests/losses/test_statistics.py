@@ -1,17 +1,13 @@
 """Sums of one softmax, plain and compiled, against slow NumPy in float64; the kernel's making, and what happens without."""
 
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import torch
 
 from intarsia.errors import ConfigError
-from intarsia.losses import kernel, statistics
+from intarsia.losses import statistics
 from intarsia.losses.base import Pixels
+from intarsia.losses.kernel import KERNEL
 from intarsia.losses.statistics import softmax_statistics
 
 NAMES = ("nll", "weight", "intersection", "probability", "square", "truth")
@@ -27,17 +23,9 @@ def form(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture
-def fresh(tmp_path, monkeypatch):
-    """A cache folder in which no kernel lies yet."""
-    monkeypatch.setenv("INTARSIA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("CC", raising=False)
-    return tmp_path
-
-
 def needs_kernel():
-    if kernel.load() is None:
-        pytest.skip(f"no compiled kernel here: {kernel.state()}")
+    if KERNEL.load() is None:
+        pytest.skip(f"no compiled kernel here: {KERNEL.state()}")
 
 
 def case(num_classes, num_pixels, ignored=0.3, *, scale=3.0, seed=0):
@@ -227,95 +215,6 @@ def test_numbers_that_are_no_class_are_refused(form, number):
         softmax_statistics(torch.zeros(1, 3, 100), mask)
 
 
-def test_kernel_is_made_once_and_tells_with_what(fresh, monkeypatch):
-    needs_kernel()
-    made = kernel.load().path
-    assert kernel.state() == f"compiled by {kernel.load().compiler}: {made}"
-    assert [path.name for path in (fresh / "cache/kernels").iterdir()] == [made.name]
-    monkeypatch.setattr(kernel, "_tried", {})
-    before = made.stat().st_mtime_ns
-    assert kernel.load().path.stat().st_mtime_ns == before
-
-
-def test_turned_off(monkeypatch):
-    monkeypatch.setenv("INTARSIA_KERNEL", "0")
-    assert kernel.load() is None
-    assert kernel.state() == "plain torch is used: turned off by INTARSIA_KERNEL=0"
-
-
-def without(reason):
-    """There is no kernel, for a reason that is told, and losses work all the same."""
-    assert kernel.load() is None
-    assert kernel.state().startswith("plain torch is used: ")
-    assert reason in kernel.state()
-    assert "\n" not in kernel.state()
-    given = case(5, 257)
-    np.testing.assert_allclose(softmax_statistics(*given)[2], oracle(*given)["intersection"], rtol=1e-5)
-
-
-def test_no_compiler(fresh, monkeypatch):
-    monkeypatch.setattr(kernel.shutil, "which", lambda name: None)
-    without("there is no C compiler (cc, gcc, clang)")
-
-
-def test_a_compiler_that_is_not_there(fresh, monkeypatch):
-    monkeypatch.setenv("CC", "no-such-compiler -m64")
-    without("CC names no-such-compiler, which is not there")
-
-
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        ("echo no licence >&2; exit 3", "`cc` ended with 3 and said: no licence"),
-        ('[ "$1" = --version ] && exit; echo bad flag >&2; exit 1', "`cc` ended with 1 and said: bad flag"),
-        ('[ "$1" = --version ] && exit; echo junk > "${@: -2:1}"', "file too short"),
-        ("exit 0", "No such file"),
-    ],
-)
-@pytest.mark.skipif(sys.platform != "linux", reason="a shell script stands for the compiler, an ELF for its result")
-def test_a_broken_compiler(fresh, monkeypatch, script, reason):
-    compiler = fresh / "cc"
-    compiler.write_text(f"#!/usr/bin/env bash\n{script}\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
-    without(reason)
-
-
-def test_a_kernel_that_computes_something_else_is_not_used(fresh, monkeypatch):
-    needs_kernel()
-    source = kernel.SOURCE.read_text().replace("5.0000001201e-1f", "0.51f")
-    (fresh / "kernel.c").write_text(source)
-    monkeypatch.setattr(kernel, "SOURCE", fresh / "kernel.c")
-    monkeypatch.setattr(kernel, "_tried", {})
-    without("gives other numbers than plain torch")
-
-
-def test_a_cache_that_cannot_be_written(fresh, monkeypatch):
-    needs_kernel()
-    (fresh / "file").write_text("")
-    monkeypatch.setenv("INTARSIA_CACHE", str(fresh / "file"))
-    without("Not a directory")
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a file away")
-def test_a_kernel_of_another_user_is_not_run(fresh, monkeypatch):
-    needs_kernel()
-    os.chown(kernel.load().path, 12345, -1)
-    monkeypatch.setattr(kernel, "_tried", {})
-    without("belongs to another user")
-
-
-def test_two_processes_at_once(fresh):
-    needs_kernel()
-    (made,) = (fresh / "cache/kernels").iterdir()
-    made.unlink()
-    command = [sys.executable, "-c", "from intarsia.losses import kernel; print(kernel.state())"]
-    with ThreadPoolExecutor() as pool:
-        ended = list(pool.map(lambda _: subprocess.run(command, capture_output=True, text=True, check=True), range(2)))
-    assert [each.stdout.strip().rpartition(": ")[2] for each in ended] == [str(made)] * 2
-    assert list((fresh / "cache/kernels").iterdir()) == [made]
-
-
 @pytest.mark.parametrize("num_classes", [1, 2, 5, 19])
 @pytest.mark.parametrize("ignored", [0.0, 0.3, 1.0])
 def test_pixel_nll_with_and_without_the_kernel(monkeypatch, num_classes, ignored):
@@ -327,7 +226,7 @@ def test_pixel_nll_with_and_without_the_kernel(monkeypatch, num_classes, ignored
     found = []
     for turned_off in (False, True):
         if turned_off:
-            monkeypatch.setattr(statistics, "load", lambda: None)
+            monkeypatch.setenv("INTARSIA_KERNEL", "0")
         x = logits.clone().requires_grad_()
         nll = statistics.pixel_nll(x, mask)
         nll.backward(slope)

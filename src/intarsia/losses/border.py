@@ -1,21 +1,27 @@
-"""The border weights of U-Net (Ronneberger, Fischer, Brox, arXiv:1505.04597, equation 2), and the objects they part.
-
-scipy is imported where it is used, since it takes time.
-"""
+"""The border weights of U-Net (Ronneberger, Fischer, Brox, arXiv:1505.04597, equation 2), compiled (border.c)
+or by scipy, which is imported where it is used."""
 
 from __future__ import annotations
 
+import ctypes
 import math
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from intarsia.compiled import Compiled, Unfit
 from intarsia.errors import ConfigError, DataError
 
 NEGLIGIBLE = 1e-7
 """A weight below this is 0: it ends the reach of an object."""
+FAR = 1 << 29
+"""A squared distance that is none."""
+LONGEST = 1 << 14
+"""Beyond this reach border.c does not count."""
 
+Squares = NDArray[np.int32]
 Slices = tuple[slice, slice]
 
 
@@ -40,22 +46,13 @@ def border_weight_map(instances: NDArray[Any], *, w0: float = 10.0, sigma: float
     if not (0 <= w0 < math.inf and 0 < sigma < math.inf):
         raise ConfigError(f"border weights need w0 >= 0 and sigma > 0, both finite, got w0={w0}, sigma={sigma}.")
     numbers = _numbered(instances)
-    windows = _windows(numbers)
-    if len(windows) < 2 or w0 <= NEGLIGIBLE:
+    if not numbers.size or w0 <= NEGLIGIBLE:
         return np.zeros(numbers.shape, np.float32)
-    reach = min(sum(numbers.shape), math.ceil(sigma * math.sqrt(2 * math.log(w0 / NEGLIGIBLE))))
-    wide = {number: _widened(window, reach, numbers.shape) for number, window in windows.items()}
-    bits = (len(windows) - 1).bit_length()
-    if sum(_area(window) for window in wide.values()) <= 2 * bits * numbers.size:
-        nearest, second = _nearest_by_windows(numbers, wide)
-    else:
-        nearest, second = _nearest_by_bits(numbers, list(windows), bits)
-    near = np.flatnonzero(second < reach**2)
-    d1, d2 = (np.sqrt(squares.ravel()[near], dtype=np.float64) for squares in (nearest, second))
-    found = weight_at(d1 + d2, w0=w0, sigma=sigma)
-    weights = np.zeros(numbers.shape, np.float32)
-    weights.ravel()[near] = np.where(found < NEGLIGIBLE, 0, found)
-    return weights
+    reach = min(2 * sum(numbers.shape), math.ceil(sigma * math.sqrt(2 * math.log(w0 / NEGLIGIBLE))))
+    library = LIBRARY.load() if reach <= LONGEST else None
+    if library:
+        return _compiled(library, numbers, reach, w0, sigma)
+    return _plain(numbers, reach, w0, sigma)
 
 
 def weight_at(distance: NDArray[np.float64], *, w0: float = 10.0, sigma: float = 5.0) -> NDArray[np.float64]:
@@ -79,6 +76,38 @@ def _numbered(instances: NDArray[Any]) -> NDArray[np.int32]:
     return np.ascontiguousarray(instances, np.int32)
 
 
+def _compiled(
+    library: ctypes.CDLL, numbers: NDArray[np.int32], reach: int, w0: float, sigma: float
+) -> NDArray[np.float32]:
+    height, width = numbers.shape
+    room, weights = np.empty(4 * (numbers.size + width), np.int32), np.empty((height, width), np.float32)
+    settings = height, width, reach, w0, sigma, NEGLIGIBLE
+    library.border_weights(numbers.ctypes.data, *settings, room.ctypes.data, weights.ctypes.data)
+    return weights
+
+
+def _plain(numbers: NDArray[np.int32], reach: int, w0: float, sigma: float) -> NDArray[np.float32]:
+    nearest, second = _two_nearest(numbers, reach)
+    near = np.flatnonzero(second < min(reach**2, FAR))
+    d1, d2 = (np.sqrt(squares.ravel()[near], dtype=np.float64) for squares in (nearest, second))
+    found = weight_at(d1 + d2, w0=w0, sigma=sigma)
+    weights = np.zeros(numbers.shape, np.float32)
+    weights.ravel()[near] = np.where(found < NEGLIGIBLE, 0, found)
+    return weights
+
+
+def _two_nearest(numbers: NDArray[np.int32], reach: int) -> tuple[Squares, Squares]:
+    """Squared distances to the nearest object and to the nearest other one; of no use from `reach` on."""
+    windows = _windows(numbers)
+    if len(windows) < 2:
+        return np.full(numbers.shape, FAR, np.int32), np.full(numbers.shape, FAR, np.int32)
+    wide = {number: _widened(window, reach, numbers.shape) for number, window in windows.items()}
+    bits = (len(windows) - 1).bit_length()
+    if sum(_area(window) for window in wide.values()) <= 2 * bits * numbers.size:
+        return _nearest_by_windows(numbers, wide)
+    return _nearest_by_bits(numbers, list(windows), bits)
+
+
 def _windows(numbers: NDArray[np.int32]) -> dict[int, Slices]:
     """Object to the rectangle that holds it."""
     from scipy import ndimage
@@ -99,32 +128,29 @@ def _area(window: Slices) -> int:
     return math.prod(int(part.stop - part.start) for part in window)
 
 
-def _squared_distances(outside: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _squared_distances(outside: NDArray[np.bool_]) -> Squares:
     """Squared distance of each pixel to the nearest one that is not outside."""
     from scipy import ndimage
 
     row, column = ndimage.distance_transform_edt(outside, return_distances=False, return_indices=True)
     row -= np.arange(outside.shape[0], dtype=np.int32)[:, None]
     column -= np.arange(outside.shape[1], dtype=np.int32)
-    squared: NDArray[np.float32] = np.square(row, dtype=np.float32) + np.square(column, dtype=np.float32)
-    return squared
+    squared = np.square(row, dtype=np.float32) + np.square(column, dtype=np.float32)
+    found: Squares = np.minimum(squared, FAR).astype(np.int32)
+    return found
 
 
-def _nearest_by_windows(
-    numbers: NDArray[np.int32], windows: dict[int, Slices]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Squared distances to the nearest and the second nearest object, each object seen in its window only."""
-    nearest, second = (np.full(numbers.shape, np.inf, np.float32) for _ in range(2))
+def _nearest_by_windows(numbers: NDArray[np.int32], windows: dict[int, Slices]) -> tuple[Squares, Squares]:
+    """Each object seen in its window only."""
+    nearest, second = (np.full(numbers.shape, FAR, np.int32) for _ in range(2))
     for number, window in windows.items():
-        distance, first = _squared_distances(numbers[window] != number), nearest[window]
-        np.minimum(second[window], np.maximum(first, distance), out=second[window])
-        np.minimum(first, distance, out=first)
+        squared, first = _squared_distances(numbers[window] != number), nearest[window]
+        np.minimum(second[window], np.maximum(first, squared), out=second[window])
+        np.minimum(first, squared, out=first)
     return nearest, second
 
 
-def _nearest_by_bits(
-    numbers: NDArray[np.int32], present: list[int], bits: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _nearest_by_bits(numbers: NDArray[np.int32], present: list[int], bits: int) -> tuple[Squares, Squares]:
     """The same over the whole map, in 2 bits transforms however many objects there are: for windows that overlap much.
 
     Two objects differ in some bit of their number. In that bit the nearer one is on one side and the other on the other side,
@@ -133,10 +159,25 @@ def _nearest_by_bits(
     order = np.zeros(numbers.max() + 1, np.int32)
     order[present] = np.arange(len(present))
     ranks, background = order[numbers], numbers == 0
-    nearest, second = (np.full(numbers.shape, np.inf, np.float32) for _ in range(2))
+    nearest, second = (np.full(numbers.shape, FAR, np.int32) for _ in range(2))
     for bit in range(bits):
         one = (ranks >> bit & 1).astype(bool)
         sides = [_squared_distances(background | (one if side else ~one)) for side in range(2)]
         np.minimum(nearest, np.minimum(*sides), out=nearest)
         np.minimum(second, np.maximum(*sides), out=second)
     return nearest, second
+
+
+def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, held against the plain form on drawn objects."""
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    numbers = size, size, ctypes.c_int32, ctypes.c_double, ctypes.c_double, ctypes.c_double
+    library.border_weights.argtypes, library.border_weights.restype = [pointer, *numbers, pointer, pointer], None
+    rng = np.random.default_rng(0)
+    drawn = np.where(rng.random((47, 83)) < 0.02, rng.integers(1, 9, (47, 83)), 0).astype(np.int32)
+    if not np.allclose(_compiled(library, drawn, 40, 10, 5), _plain(drawn, 40, 10, 5), rtol=1e-6, atol=1e-6):
+        raise Unfit("border.c, compiled, gives other weights than scipy")
+    return library
+
+
+LIBRARY = Compiled(Path(__file__).with_name("border.c"), _checked)

@@ -1,4 +1,4 @@
-"""Boundary loss: probability mass, weighted by its signed distance to the true outline. Needs scipy, imported on use."""
+"""Boundary loss: probability mass, weighted by its signed distance to the true outline."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from intarsia.classes import IGNORE
 from intarsia.errors import ConfigError
 from intarsia.losses.base import LOSSES, LossConfig, Pixels
+from intarsia.ops.distance import distance
 
 
 @LOSSES.family("boundary")
@@ -90,14 +91,11 @@ def _distances(mask_HW: NDArray[Any], classes: range) -> NDArray[np.float32]:
 
 def _measure(inside_HW: NDArray[np.bool_], phi_HW: NDArray[np.float32]) -> None:
     """Write phi of one region that is not empty."""
-    from scipy import ndimage
-
     if inside_HW.all():
         return
-    outside_HW = ~inside_HW
-    phi_HW[...] = ndimage.distance_transform_edt(outside_HW)
+    phi_HW[...] = distance(~inside_HW)
     # The nearest pixel outside is never beyond the rectangle around the region, grown by one.
     rows, columns = (np.flatnonzero(inside_HW.any(axis)) for axis in (1, 0))
     window = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]
     within = inside_HW[window]
-    np.subtract(1, ndimage.distance_transform_edt(within), out=phi_HW[window], where=within, casting="same_kind")
+    np.subtract(1, distance(within), out=phi_HW[window], where=within)

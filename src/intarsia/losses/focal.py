@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from pydantic import Field, field_validator
@@ -62,7 +63,27 @@ def focal(
 
 def focal_cost(nll: Tensor, gamma: float) -> Tensor:
     """(1 - p)^gamma (-log p) from -log p, element by element; its slope at p = 1 is finite for every gamma."""
-    if gamma == 0:
-        return nll
-    wrong = -torch.expm1(-nll)  # 1 - p, exact where p is near 1
-    return wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma * nll
+    return nll if gamma == 0 else cast(Tensor, _FocalCost.apply(nll, gamma))
+
+
+class _FocalCost(torch.autograd.Function):
+    """With n = -log p and w = 1 - p: w^gamma n, and its slope w^(gamma - 1) (w + gamma (1 - w) n)."""
+
+    @staticmethod
+    def forward(ctx: Any, nll: Tensor, gamma: float) -> Tensor:
+        ctx.save_for_backward(nll)
+        ctx.gamma = gamma
+        return _wrong(nll).pow_(gamma).mul_(nll)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (nll,) = ctx.saved_tensors
+        wrong = _wrong(nll)
+        slope = (1 - wrong).mul_(nll).mul_(ctx.gamma).add_(wrong)
+        return slope.mul_(wrong.pow_(ctx.gamma - 1)).mul_(grad), None
+
+
+def _wrong(nll: Tensor) -> Tensor:
+    """1 - p, exact where p is near 1, and never 0, so that every power of it is finite."""
+    return torch.neg(nll).expm1_().neg_().clamp_(min=torch.finfo(nll.dtype).tiny)

@@ -187,6 +187,21 @@ int32_t statistics_forward(const Image *image, int32_t squares, double *sums)
     return wrong;
 }
 
+/* -log p of the true class of every pixel, 0 where ignored. Returns 1 if the mask is wrong. */
+int32_t statistics_pixels(const Image *image, float *nll)
+{
+    Block b;
+    int32_t wrong = 0;
+    long most = block_size(image->classes);
+    for (int64_t first = 0; first < image->pixels; first += most) {
+        long size = image->pixels - first < most ? (long)(image->pixels - first) : most;
+        wrong |= load_truth(image, first, size, &b);
+        softmax(image, first, size, &b);
+        SIMD EACH_PIXEL nll[first + i] = b.truth[i] < 0 ? 0.0f : log_of(b.sum[i]) - b.true_z[i];
+    }
+    return wrong;
+}
+
 /* The gradient, in the order of memory of the logits; d_square may be NULL. Exactly 0 at ignored pixels. */
 void statistics_backward(const Image *image, float d_nll, const float *d_inter, const float *d_prob,
                          const float *d_square, float *out)

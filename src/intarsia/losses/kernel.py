@@ -1,21 +1,9 @@
-"""kernel.c, compiled once on the user's machine and checked before it is used; without it the losses are plain torch.
-
-The library lies in the cache folder under a hash of all it depends on: source, flags, compiler, processor. Whatever fails
-(no compiler, a folder that cannot be written, other numbers than expected) is no error: `state` tells it, for `intarsia
-doctor`. INTARSIA_KERNEL=0 turns the kernel off, CC names another compiler.
-"""
+"""kernel.c on tensors; without a compiler the losses are plain torch (intarsia/compiled.py)."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,38 +12,23 @@ import torch
 from torch import Tensor
 
 from intarsia.classes import IGNORE
-from intarsia.devices import cpu_flags, cpu_name
-from intarsia.downloads import cache_folder
+from intarsia.compiled import Compiled, Unfit
 from intarsia.errors import ConfigError
 
-SOURCE = Path(__file__).with_name("kernel.c")
-COMPILERS = ("cc", "gcc", "clang")
-FLAGS = (
-    "-O3",
-    "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fno-trapping-math",  # not -ffast-math: infinities and NaN keep their meaning
-    "-fopenmp-simd",  # the simd pragma alone: no threads, no library
-    "-fPIC",
-    "-shared",
-)
-TIMEOUT = 120.0
-"""Seconds that the compiler may take."""
 ENOUGH = 1 << 16
 """Logits that are worth a thread."""
 
 
 class Kernel:
-    """The two functions of kernel.c on tensors: float32 logits (N, K, P), in either order of memory, on the processor."""
+    """The functions of kernel.c on tensors: float32 logits (N, K, P), in either order of memory, on the processor."""
 
-    def __init__(self, path: Path, compiler: str) -> None:
-        self.path, self.compiler = path, compiler
-        library = ctypes.CDLL(str(path))
+    def __init__(self, library: ctypes.CDLL) -> None:
         pointer = ctypes.c_void_p
         self._forward, self._backward = library.statistics_forward, library.statistics_backward
         self._forward.argtypes, self._forward.restype = [pointer, ctypes.c_int32, pointer], ctypes.c_int32
         self._backward.argtypes, self._backward.restype = [pointer, ctypes.c_float, *[pointer] * 4], None
+        self._pixels = library.statistics_pixels
+        self._pixels.argtypes, self._pixels.restype = [pointer, pointer], ctypes.c_int32
         self._expect = library.statistics_expect
         self._expect.argtypes, self._expect.restype = [pointer, ctypes.c_int64], None
 
@@ -82,6 +55,27 @@ class Kernel:
         if any(wrong):
             raise wrong_class(mask_NP, num_classes)
         return sums.sum(0)
+
+    def pixels(self, logits_NKP: Tensor, mask_NP: Tensor) -> Tensor:
+        """(N, P) -log p of the true class, 0 where ignored.
+
+        Raises:
+            ConfigError: the mask has a number that is neither a class nor 255.
+        """
+        num_images, num_classes, num_pixels = logits_NKP.shape
+        pieces = _pieces(num_pixels, logits_NKP.numel())
+        nll_NP = torch.empty(num_images, num_pixels, device="cpu")
+        wrong = [0] * len(pieces)
+
+        def work(index: int) -> None:
+            for n in range(num_images):
+                image = _Image.of(logits_NKP, mask_NP, None, n, pieces[index])
+                wrong[index] |= self._pixels(ctypes.addressof(image), _address(nll_NP, n, pieces[index]))
+
+        _share(work, len(pieces))
+        if any(wrong):
+            raise wrong_class(mask_NP, num_classes)
+        return nll_NP
 
     def backward(
         self,
@@ -160,96 +154,9 @@ def wrong_class(mask_NP: Tensor, num_classes: int) -> ConfigError:
     )
 
 
-def load() -> Kernel | None:
-    """The kernel, compiled and checked at the first call of a process; None where plain torch is to be used."""
-    return _found()[0]
-
-
-def state() -> str:
-    """One line: with what the kernel was compiled, or why it is not used."""
-    return _found()[1]
-
-
-_tried: dict[tuple[str | None, Path], tuple[Kernel | None, str]] = {}
-_lock = threading.Lock()
-
-
-class _Unfit(Exception):
-    """There is no kernel here; the message is the reason."""
-
-
-def _found() -> tuple[Kernel | None, str]:
-    if os.environ.get("INTARSIA_KERNEL") == "0":
-        return None, "plain torch is used: turned off by INTARSIA_KERNEL=0"
-    key = (os.environ.get("CC"), cache_folder())
-    if key not in _tried:
-        with _lock:
-            if key not in _tried:
-                _tried[key] = _try(key[1] / "kernels")
-    return _tried[key]
-
-
-def _try(folder: Path) -> tuple[Kernel | None, str]:
-    try:
-        kernel = Kernel(*_compiled(folder))
-        _check(kernel)
-    except Exception as error:  # whatever it is, training goes on without
-        words = " ".join(str(error).split()) or type(error).__name__
-        return None, f"plain torch is used: {words[:300]}"
-    return kernel, f"compiled by {kernel.compiler}: {kernel.path}"
-
-
-def _compiled(folder: Path) -> tuple[Path, str]:
-    """The library, made if it is not there, and the first line of what its compiler says of itself."""
-    command = _compiler()
-    about = _run([*command, "--version"])
-    named = "\0".join([SOURCE.read_text("utf-8"), *command, *FLAGS, about, cpu_name(), *sorted(cpu_flags())])
-    path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.so"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as aside:
-            made = Path(aside) / path.name
-            _run([*command, *FLAGS, "-o", str(made), str(SOURCE)])
-            made.replace(path)  # at once: another process sees all of it or nothing
-    if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), 0):
-        raise _Unfit(
-            f"{path} belongs to another user, whose code is not run; set INTARSIA_CACHE to a folder of your own"
-        )
-    return path, about.partition("\n")[0]
-
-
-def _compiler() -> list[str]:
-    """The command of $CC, which may have words behind it, or of the first compiler there is."""
-    if named := shlex.split(os.environ.get("CC", "")):
-        if shutil.which(named[0]) is None:
-            raise _Unfit(f"CC names {named[0]}, which is not there")
-        return named
-    for name in COMPILERS:
-        if found := shutil.which(name):
-            return [found]
-    raise _Unfit(f"there is no C compiler ({', '.join(COMPILERS)}); install one for faster losses on the processor")
-
-
-def _run(command: list[str]) -> str:
-    """What a command prints."""
-    ended = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=TIMEOUT,
-        check=False,
-    )
-    if ended.returncode:
-        said = (ended.stderr.strip() or ended.stdout.strip() or "nothing").splitlines()[0]
-        raise _Unfit(f"`{Path(command[0]).name}` ended with {ended.returncode} and said: {said}")
-    return ended.stdout
-
-
-def _check(kernel: Kernel) -> None:
-    """Hold the kernel against the formulas of statistics.py in float64, in both orders of memory."""
-    generator = torch.Generator("cpu").manual_seed(0)
+def _checked(library: ctypes.CDLL) -> Kernel:
+    """The kernel, held against the formulas of statistics.py in float64, in both orders of memory."""
+    kernel, generator = Kernel(library), torch.Generator("cpu").manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, dtype=torch.float64, device="cpu")
@@ -270,12 +177,18 @@ def _check(kernel: Kernel) -> None:
         for mask in (mask_P, mask_P.long()):
             given = logits_KP.unsqueeze(0), mask.unsqueeze(0), w_P.unsqueeze(0)
             found = kernel.forward(*given, squares=True)[0]
-            rows = d_sums.unsqueeze(1)
+            rows, nll_P = d_sums.unsqueeze(1), -(t_KP * log_p_KP).sum(0)
             gradient = kernel.backward(*given, torch.ones(1, device="cpu"), (rows[0], rows[1], rows[2]))[0]
             if not torch.allclose(found, sums, rtol=1e-5) or not torch.allclose(
                 gradient.double(), gradient_KP, rtol=1e-5, atol=1e-6
             ):
-                raise _Unfit(f"{kernel.path} gives other numbers than plain torch; it was made by {kernel.compiler}")
+                raise Unfit("kernel.c, compiled, gives other numbers than plain torch")
+            if not torch.allclose(kernel.pixels(*given[:2])[0].double(), nll_P * counted_P, rtol=1e-5, atol=1e-6):
+                raise Unfit("kernel.c, compiled, gives other numbers than plain torch")
+    return kernel
+
+
+KERNEL = Compiled(Path(__file__).with_name("kernel.c"), _checked)
 
 
 def _pieces(num_pixels: int, num_logits: int) -> list[range]:

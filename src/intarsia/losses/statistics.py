@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.classes import IGNORE
-from intarsia.losses.kernel import Kernel, fitting, load, wrong_class
+from intarsia.losses.kernel import KERNEL, Kernel, fitting, wrong_class
 
 Statistics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]
 PIECE = {"cpu": 1 << 18, "other": 1 << 26}
@@ -153,21 +153,14 @@ class _KernelStatistics(torch.autograd.Function):
 
 
 class _KernelNll(torch.autograd.Function):
-    """Log-softmax piece by piece; the gradient from kernel.c, with dL/dnll of each pixel as its weight."""
+    """kernel.c; dL/dnll of each pixel is its weight in the gradient."""
 
     @staticmethod
     def forward(ctx: Any, kernel: Kernel, logits_NKP: Tensor, mask_NP: Tensor) -> Tensor:
-        counted_NP, truth_NP = _truth(mask_NP)
-        if truth_NP.numel() and _outside(truth_NP, logits_NKP.shape[1]):
-            raise wrong_class(mask_NP, logits_NKP.shape[1])
-        nll_NP = torch.empty_like(truth_NP, dtype=logits_NKP.dtype)
-        with torch.autocast("cpu", enabled=False):
-            for n, at in _pieces(logits_NKP):
-                log_p_NKP = torch.log_softmax(logits_NKP[n, :, at], 1)
-                nll_NP[n, at] = log_p_NKP.gather(1, truth_NP[n, at].unsqueeze(1)).squeeze(1).neg_()
+        logits_NKP, mask_NP, _ = fitting(logits_NKP, mask_NP, None)
         ctx.kernel = kernel
         ctx.save_for_backward(logits_NKP, mask_NP)
-        return nll_NP.masked_fill_(~counted_NP, 0)
+        return kernel.pixels(logits_NKP, mask_NP)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -187,7 +180,7 @@ def _kernel_for(logits_NKP: Tensor, mask_NP: Tensor) -> Kernel | None:
         and not torch.compiler.is_compiling()
         and 0 < logits_NKP.shape[1] <= IGNORE
     )
-    return load() if fits else None
+    return KERNEL.load() if fits else None
 
 
 def _pieces(logits_NKP: Tensor) -> Iterator[tuple[slice, slice]]:
