@@ -7,16 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from intarsia import compiled
 from intarsia.losses import border
 from intarsia.losses.kernel import KERNEL
-from intarsia.ops import distance
+from intarsia.metrics.confusion import LIBRARY as COUNTS
+from intarsia.metrics.confusion import confusion
+from intarsia.ops import class_map, distance
 
 LIBRARIES = {
     "intarsia.losses.kernel:KERNEL": KERNEL,
     "intarsia.losses.border:LIBRARY": border.LIBRARY,
     "intarsia.ops.distance:LIBRARY": distance.LIBRARY,
+    "intarsia.ops.class_map:LIBRARY": class_map.LIBRARY,
+    "intarsia.metrics.confusion:LIBRARY": COUNTS,
 }
 
 
@@ -48,6 +53,9 @@ def without(library, reason):
     assert reason in library.state()
     assert "\n" not in library.state()
     assert distance.distance(np.array([[True, True, False]])).tolist() == [[2, 1, 0]]
+    found = class_map.class_map(torch.tensor([[[[1.0, 0.0]], [[1.0, 2.0]]]]))
+    assert found.tolist() == [[[0, 1]]]
+    assert confusion(found, torch.ones_like(found), 2).tolist() == [[0, 0], [1, 1]]
 
 
 def test_made_once_and_tells_with_what(working, tmp_path, monkeypatch):
@@ -96,7 +104,8 @@ def test_a_broken_compiler(library, tmp_path, monkeypatch, script, reason):
 
 def test_one_that_computes_something_else_is_not_used(working, tmp_path, monkeypatch):
     source = working.source.read_text().replace("5.0000001201e-1f", "0.51f").replace("+ h * h);", "+ h * h + 1);")
-    source = source.replace("far_1 * far_1", "far_1")
+    source = source.replace("far_1 * far_1", "far_1").replace("x <= most", "x < most")
+    source = source.replace("truth[i] * k + found[i]", "found[i] * k + truth[i]")
     assert source != working.source.read_text()
     wrong = tmp_path / working.source.name
     wrong.write_text(source)

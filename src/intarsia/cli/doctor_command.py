@@ -32,14 +32,22 @@ def examine() -> dict[str, Any]:
     import torch
 
     from intarsia import __version__
-    from intarsia.compiled import summary
+    from intarsia.compiled import Compiled, summary
     from intarsia.devices import available_memory, choose_device, cores, cpu_flags, cpu_has_bf16, cpu_name
     from intarsia.downloads import cache_folder
     from intarsia.losses import border
     from intarsia.losses.kernel import KERNEL
-    from intarsia.ops import distance
+    from intarsia.metrics.confusion import LIBRARY as COUNTS
+    from intarsia.ops import class_map, distance
     from intarsia.optional import EXTRAS, found
 
+    libraries: dict[str, Compiled[Any]] = {
+        "softmax": KERNEL,
+        "border weights": border.LIBRARY,
+        "distances": distance.LIBRARY,
+        "class maps": class_map.LIBRARY,
+        "counts": COUNTS,
+    }
     flags = sorted({"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"} & cpu_flags())
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     facts = {
@@ -52,7 +60,7 @@ def examine() -> dict[str, Any]:
         "processor": f"{cpu_name()}, {cores()} cores ({', '.join(flags) or 'no special features'})",
         "bf16": "computed natively" if cpu_has_bf16() else "not on this processor: fp32 is used",
         "cuda": ", ".join(cuda) or "none",
-        "compiled C": summary({"softmax": KERNEL, "border weights": border.LIBRARY, "distances": distance.LIBRARY}),
+        "compiled C": summary(libraries),
         "memory": f"{available_memory() / 2**30:.1f} GiB free",
         "cache": str(cache_folder()),
     }

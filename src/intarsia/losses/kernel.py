@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,9 +11,7 @@ from torch import Tensor
 from intarsia.classes import IGNORE
 from intarsia.compiled import Compiled, Unfit
 from intarsia.errors import ConfigError
-
-ENOUGH = 1 << 16
-"""Logits that are worth a thread."""
+from intarsia.ops.pieces import address, pieces, share
 
 
 class Kernel:
@@ -42,16 +37,16 @@ class Kernel:
             ConfigError: the mask has a number that is neither a class nor 255.
         """
         num_images, num_classes, num_pixels = logits_NKP.shape
-        pieces = _pieces(num_pixels, logits_NKP.numel())
-        sums = torch.zeros(len(pieces), num_images, 2 + 4 * num_classes, dtype=torch.float64, device="cpu")
-        wrong = [0] * len(pieces)
+        parts = pieces(num_pixels, logits_NKP.numel())
+        sums = torch.zeros(len(parts), num_images, 2 + 4 * num_classes, dtype=torch.float64, device="cpu")
+        wrong = [0] * len(parts)
 
         def work(index: int) -> None:
             for n in range(num_images):
-                image = _Image.of(logits_NKP, mask_NP, weights_NP, n, pieces[index])
-                wrong[index] |= self._forward(ctypes.addressof(image), int(squares), _address(sums[index], n, range(0)))
+                image = _Image.of(logits_NKP, mask_NP, weights_NP, n, parts[index])
+                wrong[index] |= self._forward(ctypes.addressof(image), int(squares), address(sums[index], n, range(0)))
 
-        _share(work, len(pieces))
+        share(work, len(parts))
         if any(wrong):
             raise wrong_class(mask_NP, num_classes)
         return sums.sum(0)
@@ -63,16 +58,16 @@ class Kernel:
             ConfigError: the mask has a number that is neither a class nor 255.
         """
         num_images, num_classes, num_pixels = logits_NKP.shape
-        pieces = _pieces(num_pixels, logits_NKP.numel())
+        parts = pieces(num_pixels, logits_NKP.numel())
         nll_NP = torch.empty(num_images, num_pixels, device="cpu")
-        wrong = [0] * len(pieces)
+        wrong = [0] * len(parts)
 
         def work(index: int) -> None:
             for n in range(num_images):
-                image = _Image.of(logits_NKP, mask_NP, None, n, pieces[index])
-                wrong[index] |= self._pixels(ctypes.addressof(image), _address(nll_NP, n, pieces[index]))
+                image = _Image.of(logits_NKP, mask_NP, None, n, parts[index])
+                wrong[index] |= self._pixels(ctypes.addressof(image), address(nll_NP, n, parts[index]))
 
-        _share(work, len(pieces))
+        share(work, len(parts))
         if any(wrong):
             raise wrong_class(mask_NP, num_classes)
         return nll_NP
@@ -88,17 +83,17 @@ class Kernel:
         """The gradient in the logits, in their order of memory, from those in nll and (I, P, Q)."""
         out_NKP = torch.empty_like(logits_NKP)
         self._expect(out_NKP.data_ptr(), out_NKP.nbytes)
-        pieces = _pieces(logits_NKP.shape[2], logits_NKP.numel())
+        parts = pieces(logits_NKP.shape[2], logits_NKP.numel())
         d_nll = [float(each) for each in d_nll_N.tolist()]
         rows = [None if part is None else part.to(torch.float32).contiguous() for part in d_sums_NK]
 
         def work(index: int) -> None:
             for n, d in enumerate(d_nll):
-                image = _Image.of(logits_NKP, mask_NP, weights_NP, n, pieces[index])
-                starts = [None if part is None else _address(part, n, range(0)) for part in rows]
-                self._backward(ctypes.addressof(image), d, *starts, _address(out_NKP, n, pieces[index]))
+                image = _Image.of(logits_NKP, mask_NP, weights_NP, n, parts[index])
+                starts = [None if part is None else address(part, n, range(0)) for part in rows]
+                self._backward(ctypes.addressof(image), d, *starts, address(out_NKP, n, parts[index]))
 
-        _share(work, len(pieces))
+        share(work, len(parts))
         return out_NKP
 
 
@@ -120,20 +115,15 @@ class _Image(ctypes.Structure):
     def of(logits_NKP: Tensor, mask_NP: Tensor, weights_NP: Tensor | None, n: int, pixels: range) -> _Image:
         _, class_step, pixel_step = logits_NKP.stride()
         return _Image(
-            _address(logits_NKP, n, pixels),
+            address(logits_NKP, n, pixels),
             class_step,
             pixel_step,
-            _address(mask_NP, n, pixels),
+            address(mask_NP, n, pixels),
             int(mask_NP.dtype == torch.int64),
-            None if weights_NP is None else _address(weights_NP, n, pixels),
+            None if weights_NP is None else address(weights_NP, n, pixels),
             logits_NKP.shape[1],
             len(pixels),
         )
-
-
-def _address(tensor: Tensor, n: int, pixels: range) -> int:
-    """Of an image's first pixel in a piece; pixels are the last dimension."""
-    return tensor.data_ptr() + (n * tensor.stride(0) + pixels.start * tensor.stride(-1)) * tensor.element_size()
 
 
 def fitting(logits_NKP: Tensor, mask_NP: Tensor, weights_NP: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -189,27 +179,3 @@ def _checked(library: ctypes.CDLL) -> Kernel:
 
 
 KERNEL = Compiled(Path(__file__).with_name("kernel.c"), _checked)
-
-
-def _pieces(num_pixels: int, num_logits: int) -> list[range]:
-    """The pixels of an image, divided among threads."""
-    count = max(1, min(torch.get_num_threads(), num_logits // ENOUGH))
-    step = max(16, -(-num_pixels // count // 16) * 16)
-    return [range(start, min(start + step, num_pixels)) for start in range(0, num_pixels, step)]
-
-
-_pool: tuple[int, ThreadPoolExecutor] | None = None
-
-
-def _share(work: Callable[[int], None], count: int) -> None:
-    """Do pieces 0..count-1 at once: the first here, the others in threads that wait between calls."""
-    global _pool
-    if count > 1 and (_pool is None or _pool[0] != os.getpid()):  # a forked process has none of the threads
-        _pool = os.getpid(), ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="intarsia-kernel")
-    others = [] if _pool is None else [_pool[1].submit(work, index) for index in range(1, count)]
-    try:
-        if count:
-            work(0)
-    finally:
-        for each in others:
-            each.result()

@@ -3,6 +3,7 @@
 from intarsia.metrics.boundary import boundary_counts, boundary_scores
 from intarsia.metrics.calibration import calibration_counts, calibration_scores
 from intarsia.metrics.confusion import confusion
+from intarsia.metrics.em import em_counts, em_scores
 from intarsia.metrics.instances import MatchCounts, match_classes, match_objects, object_scores
 from intarsia.metrics.intervals import interval, paired_difference
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
@@ -15,6 +16,8 @@ __all__ = [
     "calibration_counts",
     "calibration_scores",
     "confusion",
+    "em_counts",
+    "em_scores",
     "interval",
     "match_classes",
     "match_objects",

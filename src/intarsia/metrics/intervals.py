@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from intarsia.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
-Score = Callable[[NDArray[np.int64]], ArrayLike]
-"""A number, or an array of them, of one (K, K) confusion matrix."""
+Score = Callable[[NDArray[Any]], ArrayLike]
+"""A number, or an array of them, of the summed counts of images: a (K, K) confusion matrix, or counts of another shape."""
 
 ROUNDS = 2000
 LEVEL = 0.95
@@ -49,9 +50,9 @@ def interval(
     """(low, high) of a score of the images.
 
     Args:
-        data: with a score, (I, K, K) confusion matrices, one an image; without, (I, ...) values of each image, whose mean is
-            meant, NaN left out.
-        score: of a summed confusion matrix, such as `lambda counts: overlap_scores(counts).mean_iou`; may return an array.
+        data: with a score, (I, K, K) confusion matrices, one an image, or other counts that add; without, (I, ...) values
+            of each image, whose mean is meant, NaN left out.
+        score: of the sum over images, such as `lambda counts: overlap_scores(counts).mean_iou`; may return an array.
         rounds: number of draws.
         seed: of the draws.
         level: share of the draws between low and high.
@@ -87,7 +88,7 @@ def paired_difference(
         raise DataError(
             f"the two models have data of shapes {pair[0].shape} and {pair[1].shape}; they must be the same."
         )
-    if score is not None and names:
+    if score is not None and names and pair[0].ndim == 3 and pair[0].shape[1] == pair[0].shape[2]:
         truths = [values.sum(2) for values in pair]
         for place in np.flatnonzero((truths[0] != truths[1]).any(1))[:1]:
             raise DataError(f"{names[place]}: the two models were scored on different masks. Score both on the same.")
@@ -112,9 +113,10 @@ def draws(images: int, rounds: int = ROUNDS, seed: int = 0) -> Iterator[Floats]:
 
 def _data(data: ArrayLike, score: Score | None) -> Floats:
     values = np.asarray(data, np.float64)  # multiplies many times faster than int64, and holds every count below 2^53
-    if score is not None and values.size and (values.ndim != 3 or values.shape[1] != values.shape[2]):
+    if score is not None and values.ndim == 1 and values.size:
         raise DataError(
-            f"a score needs (images, K, K) confusion matrices, got {values.shape}. For values leave `score` out."
+            f"a score needs counts of each image, such as (images, K, K) confusion matrices, got {values.shape}. "
+            "For values leave `score` out."
         )
     if values.ndim == 0:
         raise DataError("an interval is over images, and this is one number. Give one value an image.")
@@ -137,11 +139,12 @@ def _scored(weights_BI: Floats, values: Floats, score: Score | None) -> Floats:
         with np.errstate(invalid="ignore"):
             means: Floats = _product(weights_BI, np.where(there, values, 0.0)) / _product(weights_BI, there)
         return means
-    blocks = []
+    blocks, whole = [], bool((values == np.rint(values)).all())
     step = max(1, (1 << 22) // values[0].size)
     for start in range(0, len(weights_BI), step):
-        counts_BKK = _product(weights_BI[start : start + step], values).astype(np.int64)
-        blocks += [np.asarray(score(counts_KK), np.float64) for counts_KK in counts_BKK]
+        counts_B = _product(weights_BI[start : start + step], values)
+        counts_B = counts_B.astype(np.int64) if whole else counts_B
+        blocks += [np.asarray(score(counts), np.float64) for counts in counts_B]
     return np.stack(blocks)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from intarsia.config import NamedConfig
 from intarsia.errors import ConfigError
+from intarsia.ops.class_map import class_map as class_map
 from intarsia.ops.pad import center_crop, mirror_pad
 from intarsia.registry import Registry
 from intarsia.runs import WEIGHTS, find_model, read_manifest
@@ -274,8 +275,3 @@ def fit_mask(mask_NHW: Tensor, logits_NKHW: Tensor) -> Tensor:
     """The part of the mask that the logits speak of: its centre, if the model lost its border."""
     size = (logits_NKHW.shape[-2], logits_NKHW.shape[-1])
     return mask_NHW if tuple(mask_NHW.shape[-2:]) == size else center_crop(mask_NHW, size)
-
-
-def class_map(logits_NKHW: Tensor) -> Tensor:
-    """(N, H, W) uint8: the class of the largest logit. `max` with indices instead of `argmax`, which is slower on CPUs."""
-    return logits_NKHW.max(dim=1)[1].to(torch.uint8)
