@@ -7,10 +7,14 @@ import json
 import re
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 import click
 
-KINDS = ("models", "losses", "recipes", "data", "encoders", "weights")
+if TYPE_CHECKING:
+    from intarsia.config import NamedConfig
+
+KINDS = ("models", "losses", "transforms", "recipes", "data", "encoders", "weights")
 
 
 @click.command("list")
@@ -56,6 +60,7 @@ def entries(kind: str) -> list[tuple[str, str]]:
     from intarsia.losses import LOSSES
     from intarsia.models import MODELS
     from intarsia.recipes import RECIPES
+    from intarsia.transforms.pipeline import AUGMENTS
 
     if kind == "recipes":
         found = []
@@ -65,9 +70,18 @@ def entries(kind: str) -> list[tuple[str, str]]:
         return found
     if kind == "models":
         return [(name, first_sentence(sys.modules[type(MODELS[name]).__module__].__doc__)) for name in MODELS.names()]
+    if kind == "transforms":
+        return [(name, _changes(AUGMENTS[name], AUGMENTS["none"])) for name in AUGMENTS.names()]
     if kind == "losses":
         return [(name, first_line(type(LOSSES[name]).__doc__)) for name in LOSSES.names()]
     return [(name, first_line(type(DATASETS[name]).__doc__)) for name in DATASETS.names()]
+
+
+def _changes(value: NamedConfig, start: NamedConfig) -> str:
+    """What a preset has that another has not: "mirror=both, zoom=(0.7, 1.4)"."""
+    known = start.to_dict()
+    found = [f"{key}={new}" for key, new in value.to_dict().items() if key != "name" and new != known[key]]
+    return ", ".join(found).replace("[", "(").replace("]", ")")
 
 
 def list_weights(pattern: str, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from intarsia.losses import LOSSES, CrossEntropyDiceConfig, LossConfig
 from intarsia.models.base import MODELS, ModelConfig
 from intarsia.models.encdec import EncDecConfig
 from intarsia.registry import Registry, did_you_mean
-from intarsia.transforms.pipeline import AugmentConfig
+from intarsia.transforms.pipeline import AugmentConfig, resolve_augment
 
 
 class TrainConfig(Config):
@@ -85,6 +85,8 @@ class EvaluateConfig(Config):
 
     after_training: bool = True
     """Score the best model on the test images (validation images, if there are no test images) and write the report."""
+    metrics: tuple[Literal["boundary", "objects", "calibration", "em", "overlap", "all"], ...] = ()
+    """What is scored beside overlap: boundary, objects, calibration, em, or all that apply to the data."""
     pictures: int = Field(6, ge=0, le=200)
     """Images that the report shows large, from worst to best."""
 
@@ -94,8 +96,8 @@ class Recipe(NamedConfig):
 
     data: Annotated[SerializeAsAny[DataConfig], BeforeValidator(DATASETS.resolve)] = FolderConfig(name="folder")
     """The data set; `intarsia list data` shows the kinds."""
-    transforms: AugmentConfig = AugmentConfig()
-    """Augmentation of training samples."""
+    transforms: Annotated[AugmentConfig, BeforeValidator(resolve_augment)] = AugmentConfig(name="default")
+    """Augmentation of training samples; `intarsia list transforms` shows the presets."""
     model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(MODELS.resolve)] = EncDecConfig(name="encdec")
     """The network; `intarsia list models` shows them."""
     loss: Annotated[SerializeAsAny[LossConfig], BeforeValidator(LOSSES.resolve)] = CrossEntropyDiceConfig(

@@ -40,6 +40,7 @@ def draw_window(
     aspect: float,
     mirror: str,
     turn: bool,
+    shift: int | None = None,
 ) -> Window:
     """A window of the image that becomes `size`: zoom is log-uniform, the place uniform over all that fit.
 
@@ -50,13 +51,14 @@ def draw_window(
         aspect: largest factor by which height and width are zoomed differently, >= 1.
         mirror: none, horizontal or both.
         turn: whether quarter turns are drawn.
+        shift: pixels by which the window's middle may lie off the image's; None: anywhere that fits.
     """
     factor = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
     squeeze = math.exp(rng.uniform(-0.5, 0.5) * math.log(aspect))
     quarter_turns = int(rng.integers(4)) if turn else 0
     out = size if quarter_turns % 2 == 0 else (size[1], size[0])
     height, width = max(1, round(out[0] / (factor * squeeze))), max(1, round(out[1] / (factor / squeeze)))
-    top, left = (_place(side, part, rng) for side, part in zip(image_size, (height, width), strict=True))
+    top, left = (_place(side, part, rng, shift) for side, part in zip(image_size, (height, width), strict=True))
     flips = rng.random(2) < 0.5
     return Window(
         top,
@@ -69,9 +71,11 @@ def draw_window(
     )
 
 
-def _place(side: int, part: int, rng: np.random.Generator) -> int:
+def _place(side: int, part: int, rng: np.random.Generator, shift: int | None) -> int:
     """Start of a part on a side; negative if the part is larger, so that the side lies anywhere within it."""
     spare = side - part
+    if shift is not None:
+        return spare // 2 + int(rng.integers(-shift, shift + 1))
     return int(rng.integers(min(0, spare), max(0, spare) + 1))
 
 
