@@ -1,5 +1,6 @@
 from intarsia.classes import ClassTable as ClassTable
 from intarsia.errors import IntarsiaError as IntarsiaError
+from intarsia.evaluation.compare import compare as compare
 from intarsia.evaluation.evaluate import evaluate as evaluate
 from intarsia.evaluation.experiment import train as train
 from intarsia.models.base import create_model as create_model

@@ -52,11 +52,20 @@ def new_run_folder(parent: Path, name: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write aside, flush to disk, rename: a reader meets the old text or the new, never half."""
+    """`write_bytes` of UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write aside, flush to disk, rename: a reader meets the old content or the new, never half.
+
+    Raises:
+        SaveError: the disk does not take it.
+    """
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

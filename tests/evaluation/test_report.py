@@ -15,11 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from intarsia.classes import IGNORE, ClassTable
-from intarsia.config import to_yaml
 from intarsia.evaluation import pictures
 from intarsia.evaluation.evaluate import evaluate
 from intarsia.evaluation.figures import charts, confusion_matrix, nice_ticks, percent
@@ -27,17 +25,11 @@ from intarsia.evaluation.pictures import choose, class_map_uri, draw_pictures, e
 from intarsia.evaluation.report import verdict
 from intarsia.evaluation.scores import Evaluation
 from intarsia.metrics.overlap import overlap_scores
-from intarsia.models.base import MODELS, build_model
 from intarsia.prediction.predictor import load
 from intarsia.progress import Silent
 from intarsia.recipes.recipe import load_recipe
-from intarsia.runs import write_json, write_model
-from intarsia.transforms.preprocess import Preprocess
+from tests.evaluation.tiny import HEIGHT, NAMES, WIDTH, write_data, write_run
 
-NAMES = ("background", "<b>x</b>", 'thin & "rare"', "</script><i>never</i>")
-TABLE = ClassTable(names=NAMES)
-TEST_IMAGES = ("a_worst<1>", "b", "c", "d_without_truth")
-HEIGHT, WIDTH = 120, 160
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -57,51 +49,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
         evaluation = evaluate(run, device="cpu", progress=Silent())
         assert evaluation.report is not None
         yield Sample(run, evaluation, evaluation.report.read_text(encoding="utf-8"))
-
-
-def write_data(root: Path) -> Path:
-    """Noise images whose masks hold classes 0 to 2, never 3; the last test image has no truth."""
-    rng = np.random.default_rng(0)
-    for split, names in (("train", ("t",)), ("val", ("v",)), ("test", TEST_IMAGES)):
-        for name in names:
-            mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-            mask[30:90, rng.integers(20, 60) : 120] = 1
-            mask[100:104] = 2
-            mask[:6, :40] = IGNORE
-            if name == "d_without_truth":
-                mask[:] = IGNORE
-            image = (mask[..., None] * 60 + rng.integers(0, 60, (HEIGHT, WIDTH, 3))).astype(np.uint8)
-            for folder, pixels in (("images", image), ("masks", mask)):
-                (root / split / folder).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(root / split / folder / f"{name}.png")
-    (root / "classes.yaml").write_text(TABLE.to_text(), encoding="utf-8")
-    return root
-
-
-def write_run(run: Path, data: Path) -> Path:
-    """A run folder as training leaves it; the random model never predicts class 3."""
-    run.mkdir()
-    settings = {"width": 2, "depth": 1, "norm": "none", "num_classes": len(NAMES), "in_channels": 3}
-    recipe = load_recipe("default", {"data": {"path": str(data)}, "model": "unet_same", "train": {"steps": 40}})
-    recipe = recipe.replace(model=settings, evaluate={"pictures": 3})
-    torch.manual_seed(1)
-    model = build_model(MODELS.resolve(recipe.model))
-    with torch.no_grad():
-        model.get_submodule("head").bias.copy_(torch.tensor([0.2, 0.1, 0.0, -1e4]))  # type: ignore[union-attr]
-    manifest = {
-        "model": recipe.model.to_dict(),
-        "classes": TABLE.to_dict(),
-        "preprocess": Preprocess().to_dict(),
-        "start": model.start,
-        "trained": {"data": data.name, "step": 20, "val_mean_iou": 0.3},
-    }
-    write_model(run / "model", {key: value.numpy() for key, value in model.state_dict().items()}, manifest)
-    write_json(run / "environment.json", {"python": "3", "packages": {"intarsia": "0.1.0"}, "device": "a <device>"})
-    lines = [f"{step},1,{step},0.1,{3 / step},{4 / step},{step / 100},0.5,0.5" for step in (10, 20, 30, 40)]
-    header = "step,epoch,seconds,lr,loss,val_loss,val_mean_iou,val_mean_dice,val_pixel_accuracy"
-    (run / "metrics.csv").write_text("\n".join([header, *lines]) + "\n")
-    (run / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
-    return run
 
 
 def text_of(page: str) -> str:
@@ -142,9 +89,14 @@ def test_classes_that_are_nowhere_are_said_and_left_out(sample: Sample) -> None:
 
 def test_bars_are_sorted_and_agree_with_the_scores(sample: Sample) -> None:
     section = sample.page.split('id="classes"')[1].split("</section>")[0]
-    shown = [float(value) for value in re.findall(r"--v:([\d.]+)\"></i><i class=\"mark\"", section)]
+    shown = [float(value) for value in re.findall(r"class=\"fill\"[^>]*--v:([\d.]+)\"", section)]
     scores = sorted((value for value in sample.evaluation.scores.iou if np.isfinite(value)), reverse=True)
     assert shown == pytest.approx(scores, abs=1e-4)
+    found = sample.evaluation.found["overlap"]
+    between = re.findall(r"class=\"between\" style=\"--a:([\d.]+);--b:([\d.]+)\"", section)
+    expected = sorted(zip(found.low["iou"], found.high["iou"], strict=True), key=lambda pair: -pair[1])[: len(between)]
+    assert len(between) == 3
+    assert sorted(map(float, sum(between, ()))) == pytest.approx(sorted(np.ravel(expected)), abs=1e-4)
 
 
 def test_the_verdict_says_the_numbers(sample: Sample) -> None:

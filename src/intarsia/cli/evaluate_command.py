@@ -11,13 +11,24 @@ import click
 @click.argument("run")
 @click.option("--split", metavar="SPLIT", help="train, val or test; default: test, or val where there is none.")
 @click.option("--data", metavar="FOLDER", help="Another data folder with the same classes.")
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    help="Beside overlap: boundary, objects, calibration, em, with commas between, or all that apply.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--json", "as_json", is_flag=True, help="Print every score as JSON.")
-def command(run: str, split: str | None, data: str | None, device: str, as_json: bool) -> None:
-    """Score RUN on images it was not trained on, at the masks' own size, and write RUN/report/index.html."""
+def command(run: str, split: str | None, data: str | None, metrics: str | None, device: str, as_json: bool) -> None:
+    """Score RUN on images it was not trained on, at the masks' own size, and write RUN/report/index.html.
+
+    \b
+    intarsia evaluate runs/cells-1
+    intarsia evaluate runs/cells-1 --metrics boundary,objects
+    """
     from intarsia.evaluation.evaluate import evaluate
 
-    evaluation = evaluate(run, split, data=data, device=device)
+    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    evaluation = evaluate(run, split, data=data, metrics=names, device=device)
     if as_json:
         click.echo(json.dumps(evaluation.to_dict()))
         return

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "Train on real images that come along, and look at the result: two minutes.",
     "train": "Train on a folder of images and masks.",
     "evaluate": "Score a run on its test images and write the report.",
+    "compare": "Put scores of runs side by side, with intervals and paired differences.",
     "predict": "Segment images with a trained model.",
     "data": "Check a data folder, or look at it.",
     "list": "List what can be named: models, losses, recipes, encoders, data, weights.",

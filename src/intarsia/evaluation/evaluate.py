@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from intarsia.classes import find_class_file
 from intarsia.data.base import Dataset
 from intarsia.errors import ConfigError
+from intarsia.evaluation.measures import choose_measures, judge
 from intarsia.evaluation.report import write_report
-from intarsia.evaluation.scores import Evaluation, ImageScores
+from intarsia.evaluation.scores import Evaluation, ImageScores, write_counts
 from intarsia.metrics.overlap import overlap_scores
+from intarsia.metrics.processes import gathered, process_count, process_rank
 from intarsia.prediction.predictor import Predictor, load
 from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import Recipe, recipe_of_run
-from intarsia.runs import write_json
+from intarsia.runs import read_manifest, write_json
 from intarsia.training.validation import score_images
 
 
@@ -26,6 +30,7 @@ def evaluate(
     split: str | None = None,
     *,
     data: str | None = None,
+    metrics: str | Sequence[str] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
     report: bool = True,
@@ -36,12 +41,14 @@ def evaluate(
         run: a run folder, or what `train` returned.
         split: train, val or test; None: test, or val where there is no test.
         data: another data folder; None: the one that the run was trained on.
+        metrics: names of what to score beside overlap: boundary, objects, calibration, em, or all that apply to the data;
+            None: those of the recipe.
         device: auto, cpu, cuda, cuda:N or mps.
         progress: where notes and bars go.
         report: write `report/index.html` and `report/SPLIT.json` into the run folder.
 
     Raises:
-        ConfigError: no such run or split.
+        ConfigError: no such run, split or metric, or one that cannot be scored for these classes.
         DataError: the data cannot be used.
     """
     progress = progress or default_progress()
@@ -58,26 +65,42 @@ def evaluate(
             f"{dataset.label} has {', '.join(dataset.table.names)}."
         )
     chosen = split or ("test" if dataset.splits.get("test") else "val")
-    evaluation = score_split(predictor, dataset, chosen, progress)
+    names = recipe.evaluate.metrics if metrics is None else (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    evaluation = score_split(predictor, dataset, chosen, progress, names)
     if report:
         evaluation = _with_report(evaluation, folder, recipe, predictor, dataset)
     return evaluation
 
 
-def score_split(predictor: Predictor, dataset: Dataset, split: str, progress: Progress) -> Evaluation:
-    """Counts and scores of a split."""
+def score_split(
+    predictor: Predictor, dataset: Dataset, split: str, progress: Progress, metrics: Sequence[str] = ()
+) -> Evaluation:
+    """Counts and scores of a split, one image after the other; where several processes run, each takes its share."""
+    measures = choose_measures(metrics, dataset)
     items = dataset.items(split)
-    totals = np.zeros((dataset.table.count,) * 2, np.int64)
-    images = []
-    with progress.task(split, len(items)) as task:
+    mine = items[process_rank() :: process_count()]
+    counts: list[list[NDArray[Any]]] = []
+    with progress.task(split, len(mine)) as task:
         scored_images = score_images(
-            predictor.model, dataset, items, predictor.preprocess, predictor.device, channels_last=True
+            predictor.model, dataset, mine, predictor.preprocess, predictor.device, channels_last=True
         )
         for number, scored in enumerate(scored_images, 1):
-            totals += scored.counts
-            images.append(ImageScores(scored.item, overlap_scores(scored.counts)))
-            task.update(number, f"{number} of {len(items)} images")
-    return Evaluation(split, dataset.label, dataset.table, totals, overlap_scores(totals), tuple(images))
+            counts.append([_compact(measure.count(scored)) for measure in measures])
+            task.update(number, f"{number} of {len(mine)} images")
+    counts = gathered(counts)
+    found = {
+        measure.name: judge(measure, np.stack([each[place] for each in counts]))
+        for place, measure in enumerate(measures)
+    }
+    overlap = found["overlap"].counts
+    images = tuple(ImageScores(item, overlap_scores(each)) for item, each in zip(items, overlap, strict=True))
+    totals = overlap.sum(0, dtype=np.int64)
+    return Evaluation(split, dataset.label, dataset.table, totals, overlap_scores(totals), images, found)
+
+
+def _compact(counts: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers in four bytes, where they fit."""
+    return counts.astype(np.uint32) if counts.dtype == np.int64 and counts.max(initial=0) < 1 << 32 else counts
 
 
 def _with_report(
@@ -86,5 +109,6 @@ def _with_report(
     place = folder / "report"
     place.mkdir(exist_ok=True)
     write_json(place / f"{evaluation.split}.json", evaluation.to_dict())
+    write_counts(place / f"{evaluation.split}.npz", evaluation, read_manifest(predictor.folder))
     index = write_report(evaluation, run=folder, recipe=recipe, predictor=predictor, dataset=dataset)
     return replace(evaluation, report=index)

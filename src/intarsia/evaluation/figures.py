@@ -53,6 +53,14 @@ class ClassBar:
     predicted_share: float
     truth_pixels: int
     predicted_pixels: int
+    low: float = math.nan
+    high: float = math.nan
+    """The interval of the IoU."""
+
+    @property
+    def between(self) -> str:
+        """The interval in words; "" where there is none."""
+        return f"{self.low:.3f} to {self.high:.3f}" if math.isfinite(self.low) else ""
 
     @property
     def ratio(self) -> str:
@@ -68,6 +76,10 @@ class ClassBar:
 def class_bars(evaluation: Evaluation) -> list[ClassBar]:
     """Classes that have a score, best first."""
     scores, total = evaluation.scores, max(1, int(evaluation.counts.sum()))
+    overlap = evaluation.found.get("overlap")
+    low, high = (
+        (part["iou"] for part in (overlap.low, overlap.high)) if overlap else [[math.nan] * evaluation.table.count] * 2
+    )
     bars = [
         ClassBar(
             index=index,
@@ -78,6 +90,8 @@ def class_bars(evaluation: Evaluation) -> list[ClassBar]:
             predicted_share=int(scores.predicted_pixels[index]) / total,
             truth_pixels=int(scores.truth_pixels[index]),
             predicted_pixels=int(scores.predicted_pixels[index]),
+            low=float(low[index]),
+            high=float(high[index]),
         )
         for index, name in enumerate(evaluation.table.names)
         if math.isfinite(scores.iou[index])

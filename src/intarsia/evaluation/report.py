@@ -22,8 +22,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from intarsia.data.base import Dataset
 from intarsia.evaluation import figures
 from intarsia.evaluation.figures import ClassBar, percent, score, whole
+from intarsia.evaluation.measures import about_intervals
 from intarsia.evaluation.pictures import PANELS, Picture, draw_pictures, error_kinds
 from intarsia.evaluation.scores import Evaluation, ImageScores
+from intarsia.evaluation.sections import Figure, Section, between, sections
 from intarsia.prediction.predictor import Predictor
 from intarsia.recipes.recipe import Recipe
 from intarsia.runs import MANIFEST, environment, write_text
@@ -111,6 +113,9 @@ def _content(
         "pictures": pictures,
         "kinds": kinds,
         "bars": bars,
+        "sections": sections(evaluation),
+        "Section": Section,
+        "about_intervals": about_intervals(len(evaluation.images)),
         "largest_share": max((max(bar.truth_share, bar.predicted_share) for bar in bars), default=1.0),
         "absent": [names[index] for index in scores.absent],
         "matrix": figures.confusion_matrix(evaluation),
@@ -167,21 +172,22 @@ def caution(split: str) -> str:
     }.get(split, "")
 
 
-def _tiles(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """Name, value, explanation of each key number."""
-    scores = evaluation.scores
-    return [
-        ("Mean IoU", score(scores.mean_iou), "Overlap divided by union, averaged over classes"),
-        (
-            "Mean Dice",
-            score(scores.mean_dice),
-            "Twice the overlap divided by the sum of both areas, averaged over classes",
-        ),
-        ("Pixel accuracy", score(scores.pixel_accuracy), "Share of pixels with the right class"),
-        ("Mean accuracy", score(scores.mean_accuracy), "Share of each class's pixels that were found, averaged"),
-        ("Weighted IoU", score(scores.frequency_weighted_iou), "IoU, each class weighted by its share of the truth"),
-        ("Images", whole(len(evaluation.images)), "Images scored, each at its own size"),
-    ]
+def _tiles(evaluation: Evaluation) -> list[tuple[Figure, str]]:
+    """Key numbers, and what each is."""
+    scores, overlap = evaluation.scores, evaluation.found.get("overlap")
+    explained = {
+        "mean_iou": ("Mean IoU", "Overlap divided by union, averaged over classes"),
+        "mean_dice": ("Mean Dice", "Twice the overlap divided by the sum of both areas, averaged over classes"),
+        "pixel_accuracy": ("Pixel accuracy", "Share of pixels with the right class"),
+        "mean_accuracy": ("Mean accuracy", "Share of each class's pixels that were found, averaged"),
+        "frequency_weighted_iou": ("Weighted IoU", "IoU, each class weighted by its share of the truth"),
+    }
+    found = []
+    for key, (name, meaning) in explained.items():
+        words = between(float(overlap.low[key]), float(overlap.high[key])) if overlap else ""
+        found.append((Figure(name, score(getattr(scores, key)), words), meaning))
+    images = Figure("Images", whole(len(evaluation.images)), "")
+    return [*found, (images, "Images scored, each at its own size")]
 
 
 def recipe_lines(
@@ -285,6 +291,8 @@ def _versions(built: dict[str, Any]) -> str:
 def _command(evaluation: Evaluation, run: Path, recipe: Recipe, trained: dict[str, Any]) -> str:
     """The command line that makes the report again."""
     parts = ["intarsia", "evaluate", str(run), "--split", evaluation.split]
+    beside = [name for name in evaluation.found if name != "overlap"]
+    parts += ["--metrics", ",".join(beside)] if beside else []
     path = recipe.data.to_dict().get("path")
     if path and trained.get("data") not in (None, evaluation.data):
         parts += ["--data", str(path)]

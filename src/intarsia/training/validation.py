@@ -29,6 +29,13 @@ class Scored:
     """(K, K) confusion matrix of this image."""
     loss: float
     """At the network's resolution; NaN if no loss was asked for."""
+    logits: Tensor
+    """(1, K, H, W), of the image's own size, on the model's device; held by nobody once the next image comes."""
+
+    @property
+    def mask_tensor(self) -> Tensor:
+        """(1, H, W)"""
+        return torch.from_numpy(self.mask).unsqueeze(0)
 
 
 @torch.inference_mode()
@@ -57,9 +64,11 @@ def score_images(
         with device.autocast():
             logits = logits_for(model, image_NCHW)
         value = float(loss(logits, _small(mask, logits))) if callable(loss) else float("nan")
-        prediction = class_map(resize_logits(logits, (item.height, item.width)))[0].cpu()
+        logits = resize_logits(logits, (item.height, item.width))
+        prediction = class_map(logits)[0].cpu()
         counts = confusion(prediction, torch.from_numpy(mask), num_classes)
-        yield Scored(item, prediction.numpy(), mask, counts.numpy(), value)
+        yield Scored(item, prediction.numpy(), mask, counts.numpy(), value, logits)
+        del logits
 
 
 def _small(mask: NDArray[np.uint8], logits: Tensor) -> Tensor:
