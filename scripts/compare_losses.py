@@ -16,10 +16,7 @@ from typing import Any
 
 import numpy as np
 
-import intarsia
 from intarsia.devices import describe_machine
-from intarsia.metrics.instances import MatchCounts, match_objects, object_scores
-from intarsia.ops.objects import parts_of
 from intarsia.progress import Silent
 from intarsia.recipes.recipe import recipe_of_run
 from intarsia.runs import environment
@@ -30,6 +27,7 @@ COMMON = {
     "nuclei": (
         *("model=unet_same", "model.width=16", "data.size=128", "transforms.mirror=both", "transforms.turn=true"),
         *("train.steps=800", "train.batch=8", "train.lr=1e-3", "train.validations=4", "transforms.zoom=[0.6,1.6]"),
+        "evaluate.metrics=[objects]",
     ),
     "classes": ("model=encdec", "data.scale=0.5", "train.steps=300", "train.batch=8", "train.validations=3"),
 }
@@ -50,23 +48,11 @@ def trained(kind: str, data: Path, arm: str, seed: int, out: Path) -> dict[str, 
     """Scores of one run on the test images."""
     words = [str(data), *COMMON[kind], *ARMS[kind][arm], f"train.seed={seed}", "--out", str(out)]
     subprocess.run([sys.executable, "-m", "intarsia", "train", *words], check=True, capture_output=True)
-    scores = json.loads((out / "report" / "test.json").read_text(encoding="utf-8"))["scores"]
-    found = {key: scores[key] for key in ("mean_iou", "mean_accuracy", "pixel_accuracy", "iou", "dice")}
-    return {"arm": arm, "seed": seed, **found, **(objects(out) if kind == "nuclei" else {})}
-
-
-def objects(run: Path) -> dict[str, float]:
-    """Average precision (DSB 2018) and panoptic quality of the connected components of class 1, over the test images."""
-    dataset = recipe_of_run(run).data.open(Silent())
-    predictor = intarsia.load(run)
-    counts: MatchCounts | None = None
-    for item in dataset.items("test"):
-        truth = dataset.read_instances(item)
-        one = match_objects(truth, parts_of(predictor.predict(item.image).classes == 1))
-        counts = one if counts is None else counts + one
-    assert counts is not None
-    scores = object_scores(counts)
-    return {"object_ap": scores.average_precision, "panoptic_quality": scores.panoptic_quality}
+    stored = json.loads((out / "report" / "test.json").read_text(encoding="utf-8"))
+    found = {key: stored["scores"][key] for key in ("mean_iou", "mean_accuracy", "pixel_accuracy", "iou", "dice")}
+    if objects := stored.get("objects"):
+        found |= {"object_ap": objects["mean_average_precision"], "panoptic_quality": objects["mean_panoptic_quality"]}
+    return {"arm": arm, "seed": seed, **found}
 
 
 def table(kind: str, found: dict[str, Any], names: tuple[str, ...]) -> str:
