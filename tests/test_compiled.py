@@ -15,6 +15,7 @@ from intarsia.losses.kernel import KERNEL
 from intarsia.metrics.confusion import LIBRARY as COUNTS
 from intarsia.metrics.confusion import confusion
 from intarsia.ops import class_map, distance
+from intarsia.transforms import warp
 
 LIBRARIES = {
     "intarsia.losses.kernel:KERNEL": KERNEL,
@@ -22,6 +23,7 @@ LIBRARIES = {
     "intarsia.ops.distance:LIBRARY": distance.LIBRARY,
     "intarsia.ops.class_map:LIBRARY": class_map.LIBRARY,
     "intarsia.metrics.confusion:LIBRARY": COUNTS,
+    "intarsia.transforms.warp:LIBRARY": warp.LIBRARY,
 }
 
 
@@ -104,7 +106,7 @@ def test_a_broken_compiler(library, tmp_path, monkeypatch, script, reason):
 
 def test_one_that_computes_something_else_is_not_used(working, tmp_path, monkeypatch):
     source = working.source.read_text().replace("5.0000001201e-1f", "0.51f").replace("+ h * h);", "+ h * h + 1);")
-    source = source.replace("far_1 * far_1", "far_1").replace("x <= most", "x < most")
+    source = source.replace("far_1 * far_1", "far_1").replace("x <= most", "x < most").replace("w_10 = b", "w_10 = a")
     source = source.replace("truth[i] * k + found[i]", "found[i] * k + truth[i]")
     assert source != working.source.read_text()
     wrong = tmp_path / working.source.name

@@ -45,13 +45,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "intarsia"
 
 
-def fetch(url: str, path: Path, *, sha256: str, progress: Progress | None = None) -> Path:
+def fetch(url: str, path: Path, *, sha256: str | None, progress: Progress | None = None) -> Path:
     """`path`, downloaded from `url` if it is not there, and held against its hash in either case.
 
     Args:
         url: http or https.
         path: where the file lies; its folder is made.
-        sha256: all 64 hexadecimal digits, or at least the first 8.
+        sha256: all 64 hexadecimal digits, or at least the first 8; None: not known, whatever comes whole is taken.
         progress: where megabytes are shown; nowhere by default.
 
     Raises:
@@ -60,10 +60,10 @@ def fetch(url: str, path: Path, *, sha256: str, progress: Progress | None = None
         IntegrityError: the file there, or the one that came, has another hash.
         SaveError: the folder does not take the file.
     """
-    digits = sha256.lower()
+    digits = (sha256 or "").lower()
     if not url.lower().startswith(("http://", "https://")):
         raise UsageError(f"{url}: is no http or https url. Files of other places are put into {path.parent} by hand.")
-    if not re.fullmatch("[0-9a-f]{8,64}", digits):
+    if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", digits):
         raise UsageError(f"sha256 of {path.name}: must be 8 to 64 hexadecimal digits, got {sha256!r}.")
     if not path.is_file():
         try:
@@ -90,7 +90,7 @@ def _fetch(url: str, path: Path, digits: str, progress: Progress) -> None:
         if path.is_file():  # another process was quicker
             _checked(path, digits)
             return
-        if part.stat().st_size == 0 or not _sha256(part).startswith(digits):
+        if part.stat().st_size == 0 or not digits or not _sha256(part).startswith(digits):
             _download(url, part, progress)
             if not (got := _sha256(part)).startswith(digits):
                 part.unlink()

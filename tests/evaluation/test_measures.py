@@ -164,7 +164,7 @@ def test_all_is_what_applies_and_overlap_is_always_there():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("boundry", "there is no 'boundry'. Did you mean 'boundary'?"),
+        ("boundari", "there is no 'boundari'. Did you mean 'boundary'?"),
         ("em", "one is called membrane; its classes are a, b"),
     ],
 )

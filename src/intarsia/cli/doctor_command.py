@@ -40,6 +40,7 @@ def examine() -> dict[str, Any]:
     from intarsia.metrics.confusion import LIBRARY as COUNTS
     from intarsia.ops import class_map, distance
     from intarsia.optional import EXTRAS, found
+    from intarsia.transforms import warp
 
     libraries: dict[str, Compiled[Any]] = {
         "softmax": KERNEL,
@@ -47,6 +48,7 @@ def examine() -> dict[str, Any]:
         "distances": distance.LIBRARY,
         "class maps": class_map.LIBRARY,
         "counts": COUNTS,
+        "warps": warp.LIBRARY,
     }
     flags = sorted({"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"} & cpu_flags())
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

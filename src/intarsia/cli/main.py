@@ -19,7 +19,7 @@ COMMANDS = {
     "evaluate": "Score a run on its test images and write the report.",
     "compare": "Put scores of runs side by side, with intervals and paired differences.",
     "predict": "Segment images with a trained model.",
-    "data": "Check a data folder, or look at it.",
+    "data": "Check, mend, list and download data, or look at them.",
     "list": "List what can be named: models, losses, recipes, encoders, data, weights.",
     "show": "Print a recipe with every setting and its help.",
     "doctor": "Say what this installation can do, and what to install for the rest.",

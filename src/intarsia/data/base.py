@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -99,6 +99,8 @@ class Dataset:
     """Split to (K,) pixels, ignored ones too, of the images that hold the class."""
     notes: tuple[str, ...] = ()
     """What a person should know, one line each."""
+    decoders: Mapping[str, MaskDecoder] = field(default_factory=dict, repr=False)
+    """Item's name to what its mask's values mean, where that is not what the class table says."""
     _decoder: list[MaskDecoder] = field(default_factory=list, repr=False)
 
     def items(self, split: str) -> tuple[Item, ...]:
@@ -121,9 +123,18 @@ class Dataset:
         """(H, W) class numbers; 255 where nothing is known."""
         if item.mask is None:
             return np.full((item.height, item.width), IGNORE, np.uint8)
+        return self._decoder_of(item)(item.mask, read_mask(item.mask))
+
+    def meaning(self, item: Item) -> str:
+        """All that the class numbers of the item's mask depend on beside the file."""
+        return self._decoder_of(item).meaning
+
+    def _decoder_of(self, item: Item) -> MaskDecoder:
+        if item.name in self.decoders:
+            return self.decoders[item.name]
         if not self._decoder:
             self._decoder.append(MaskDecoder(self.table))
-        return self._decoder[0](item.mask, read_mask(item.mask))
+        return self._decoder[0]
 
     def read_instances(self, item: Item) -> NDArray[Any]:
         """(H, W) single objects, 0 background: as drawn, else the connected parts of the mask's classes but 0.
@@ -161,10 +172,20 @@ class Dataset:
 
 
 class MaskDecoder:
-    """Values or colours of mask files to class numbers."""
+    """Values or colours of mask files to class numbers.
 
-    def __init__(self, table: ClassTable) -> None:
-        self.table, self.values = table, table.lookup()
+    Args:
+        table: what the files hold.
+        to: the class number that each class of the table becomes, `IGNORE` to leave it out; None: its own.
+    """
+
+    def __init__(self, table: ClassTable, to: Sequence[int] | None = None) -> None:
+        self.table, self.to = table, to
+        self.meaning = table.to_text() + (f"to: {list(to)}" if to is not None else "")
+        self._becomes = np.arange(-1, 256).astype(np.int16)  # entry 1 + k for class k; the first for UNKNOWN
+        if to is not None:
+            self._becomes[1 : 1 + len(to)] = to
+        self.values: NDArray[np.int16] = self._becomes[table.lookup() + 1]
         self._colours: NDArray[np.int16] | None = None
 
     def __call__(self, path: Path, decoded: Decoded) -> NDArray[np.uint8]:
@@ -189,7 +210,7 @@ class MaskDecoder:
             greys = np.arange(256)
             table[greys << 16 | greys << 8 | greys] = self.values[:256]
             for colour, index in self.table.colour_lookup().items():
-                table[colour] = index
+                table[colour] = self._becomes[index + 1]
             self._colours = table
         return self._colours[packed]
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from intarsia.downloads import cache_folder
 from intarsia.runs import file_sha256
 
-VERSION = 1
+VERSION = 2
+SAVE_SECONDS = 20.0
+"""A long scan is saved so often, and when it is stopped."""
 
 
 class ScanCache:
@@ -22,7 +26,8 @@ class ScanCache:
         digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:24]
         self.path = cache_folder() / "scans" / f"{digest}.json"
         self.records: dict[str, dict[str, Any]] = {}
-        self.changed = False
+        self.changed, self.saved = False, time.monotonic()
+        self.lock = threading.Lock()
         try:
             stored = json.loads(self.path.read_text())
             if stored.get("version") == VERSION:
@@ -48,17 +53,29 @@ class ScanCache:
         """Remember what was found in a file."""
         stat = path.stat()
         record = {"size": stat.st_size, "time": stat.st_mtime_ns, "sha256": file_sha256(path), **facts}
-        self.records[f"{kind}:{path}"], self.changed = record, True
+        with self.lock:  # a save on the way walks through the records
+            self.records[f"{kind}:{path}"], self.changed = record, True
         return record
+
+    def save_now_and_then(self) -> None:
+        """`save`, if the last one is long ago."""
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save()
 
     def save(self) -> None:
         """Write aside, then rename, so that a reader never meets half a file."""
         if not self.changed:
             return
+        with self.lock:
+            text, self.changed, self.saved = (
+                json.dumps({"version": VERSION, "files": self.records}),
+                False,
+                time.monotonic(),
+            )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             aside = self.path.with_suffix(f".{os.getpid()}.tmp")
-            aside.write_text(json.dumps({"version": VERSION, "files": self.records}))
+            aside.write_text(text)
             aside.replace(self.path)
         except OSError:
             pass

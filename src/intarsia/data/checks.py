@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from intarsia.classes import UNKNOWN, ClassTable, numbered_table
-from intarsia.data.base import MaskDecoder
+from intarsia.data.base import MaskDecoder, pack
 from intarsia.data.layout import Layout
 from intarsia.data.scan import ScannedPair
 from intarsia.errors import DataError
+from intarsia.images.files import read_mask
 
 SHOWN = 3
 """Files that a problem names; the rest are counted."""
+MENDABLE = frozenset({"E_0_255", "E_SIZE_EXIF"})
+"""Codes whose files `fix.py` writes anew, nothing being guessed."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,14 @@ class FolderProblems(DataError):
         number = "One thing" if len(problems) == 1 else f"{len(problems)} things"
         lines = [f"{root}: {counts}. {number} to mend; nothing was changed.", ""]
         for index, problem in enumerate(problems, 1):
-            lines += _lines(index, problem)
+            lines += problem_lines(index, problem)
+        if mendable := [str(index) for index, problem in enumerate(problems, 1) if problem.code in MENDABLE]:
+            lines += ["", f"`intarsia data check {root} --fix DIR` writes a copy with {' and '.join(mendable)} mended."]
         super().__init__("\n".join(lines))
 
 
-def _lines(index: int, problem: Problem) -> Iterable[str]:
+def problem_lines(index: int, problem: Problem) -> Iterable[str]:
+    """A problem as numbered lines: title, first files, what mends it."""
     single = problem.count == 1 and len(problem.examples) == 1
     yield f"{index}  {problem.title}" + ("" if single else f"  ({problem.count})")
     for example in problem.examples:
@@ -142,6 +148,9 @@ def _unreadable(found: Findings, scanned: Sequence[ScannedPair]) -> None:
         "E_TOO_LARGE": ("file has more pixels than allowed", "cut it into parts, or set INTARSIA_MAX_PIXELS"),
         "E_PAGES": ("several pages or frames in one file", "save each page as a file of its own"),
         "E_MODE": ("pixel format that is not read", "convert it to 8- or 16-bit"),
+        "E_DIM": ("image without pixels", "export it again"),
+        "E_METADATA_BOMB": ("text in the file unpacks to many megabytes", "save the image again without its text"),
+        "E_NOT_FILE": ("no regular file", "put the image itself there"),
     }
     by_code: dict[str, list[str]] = {}
     for one in scanned:
@@ -208,12 +217,13 @@ def check_values(found: Findings, scanned: Sequence[ScannedPair], table: ClassTa
     colours = _unknown(
         found, [one for one in _readable_masks(scanned) if _fact(one.mask, "coloured")], decoder.of_colours
     )
-    wide = [value for value in values.numbers if value == 255]
+    unsaid = table.values is None and "ignore_index" not in table.model_fields_set
+    wide = 255 in values.seen and (255 in values.numbers or unsaid)
     if wide and values.seen <= {0, 255} and table.count == 2:
         found.add(
             "E_0_255",
             "masks hold 0 and 255, the class table has 2 classes (0, 1)",
-            values.lines,
+            values.lines or [found.name(one.pair.mask) for one in _readable_masks(scanned)],
             f"put this line into classes.yaml:\n  values: {{0: {table.names[0]}, 255: {table.names[1]}}}",
         )
     elif values.numbers:
@@ -230,10 +240,11 @@ def check_values(found: Findings, scanned: Sequence[ScannedPair], table: ClassTa
             + ". Add the values to classes.yaml, or set  ignore_index",
         )
     if colours.numbers:
-        shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255})" for v in colours.numbers]
+        shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255}) {colours.totals[v]} px" for v in colours.numbers]
+        more = ", ..." if len(shown) > 6 else ""
         found.add(
             "E_COLOUR",
-            f"masks hold {len(shown)} colours that are not in the class table: {', '.join(shown[:6])}",
+            f"masks hold {len(shown)} colours that are not in the class table: {', '.join(shown[:6])}{more}",
             colours.lines,
             "add them to  colors  in classes.yaml; colours along borders come from smoothing: export without it",
         )
@@ -241,9 +252,14 @@ def check_values(found: Findings, scanned: Sequence[ScannedPair], table: ClassTa
 
 @dataclass
 class _Unknown:
-    numbers: list[int]
+    totals: dict[int, int]
+    """Pixels of each unknown number, the most frequent first."""
     lines: list[str]
     seen: set[int]
+
+    @property
+    def numbers(self) -> list[int]:
+        return list(self.totals)
 
 
 def _unknown(found: Findings, masks: Sequence[ScannedPair], classes_of: Callable[[Any], Any]) -> _Unknown:
@@ -255,10 +271,23 @@ def _unknown(found: Findings, masks: Sequence[ScannedPair], classes_of: Callable
         seen.update(int(value) for value in pairs[:, 0])
         unknown = pairs[np.asarray(classes_of(pairs[:, 0])) == UNKNOWN]
         if len(unknown):
-            lines.append(f"{found.name(one.pair.mask)}: {int(unknown[:, 1].sum())} pixels")
+            first = _first_place(one, unknown[:, 0]) if len(lines) < SHOWN else ""
+            lines.append(f"{found.name(one.pair.mask)}: {int(unknown[:, 1].sum())} pixels{first}")
             for value, count in unknown:
                 totals[int(value)] = totals.get(int(value), 0) + int(count)
-    return _Unknown(sorted(totals, key=lambda value: -totals[value]), lines, seen)
+    return _Unknown(dict(sorted(totals.items(), key=lambda entry: -entry[1])), lines, seen)
+
+
+def _first_place(one: ScannedPair, unknown: Any) -> str:
+    """Where the first unknown pixel of a mask lies: ", first 7 at row 0, column 3"."""
+    if one.pair.mask is None:
+        return ""
+    pixels = read_mask(one.pair.mask).pixels
+    places = np.argwhere(np.isin(pack(pixels) if pixels.ndim == 3 else pixels, unknown))
+    if not len(places):
+        return ""
+    row, column = (int(number) for number in places[0])
+    return f", first {pixels[row, column].tolist()} at row {row}, column {column}"
 
 
 def _listed(numbers: Sequence[int], most: int = 12) -> str:

@@ -58,7 +58,8 @@ def find_pairs(root: Path, split_file: Path | None = None) -> Layout:
     """The pairs of a folder.
 
     Args:
-        split_file: lists of names; None: splits.json or splits.yaml in the folder, if there is one.
+        split_file: lists of names, such as train/a where the folders are split; None: splits.json or splits.yaml in the
+            folder, if there is one.
 
     Raises:
         DataError: it does not exist, or holds no folder of images and none of masks.
@@ -71,10 +72,11 @@ def find_pairs(root: Path, split_file: Path | None = None) -> Layout:
         _pair_up(layout, place)
     if not any(pair.image for pair in layout.pairs):
         raise DataError(f"{root}: holds no images. Read are {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    if any(place.split for place in places):
+    if any(place.split for place in places) and split_file is None:
         layout.split_source = "folders"
     else:
-        _apply_split_file(root, layout, split_file)
+        layout.pairs = [replace(p, name=f"{p.split}/{p.name}", split=None) if p.split else p for p in layout.pairs]
+        apply_split_file(root, layout, split_file)
     layout.pairs.sort(key=lambda pair: (pair.split or "", pair.name))
     return layout
 
@@ -162,7 +164,15 @@ def _by_name(layout: Layout, folder: Path, suffixes: frozenset[str]) -> dict[str
     return found
 
 
-def _apply_split_file(root: Path, layout: Layout, given: Path | None) -> None:
+def apply_split_file(root: Path, layout: Layout, given: Path | None) -> None:
+    """Give the pairs the split that a file lists; those that it leaves out go, with a note.
+
+    Args:
+        given: lists of names; None: splits.json or splits.yaml in the folder; where there is none nothing changes.
+
+    Raises:
+        DataError: the file is no such list, names what is not there, or names something twice.
+    """
     file = given or next(
         (root / name for name in ("splits.json", "splits.yaml", "splits.yml") if (root / name).is_file()), None
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from intarsia.data.base import pack
 from intarsia.data.cache import ScanCache
+from intarsia.data.duplicates import look_of
 from intarsia.data.layout import Pair
 from intarsia.devices import cores
 from intarsia.errors import FileError
@@ -43,11 +44,16 @@ def scan(root: Path, pairs: Sequence[Pair], progress: Progress) -> list[ScannedP
         )
 
     found = []
-    with progress.task("read", len(pairs)) as task, ThreadPoolExecutor(cores()) as pool:
-        for number, scanned in enumerate(pool.map(look, pairs), 1):
-            found.append(scanned)
-            task.update(number, f"{number} of {len(pairs)} images and masks")
-    cache.save()
+    pool = ThreadPoolExecutor(cores())
+    try:
+        with progress.task("read", len(pairs)) as task:
+            for number, scanned in enumerate(pool.map(look, pairs), 1):
+                found.append(scanned)
+                task.update(number, f"{number} of {len(pairs)} images and masks")
+                cache.save_now_and_then()
+    finally:  # a scan that is stopped goes on where it was
+        pool.shutdown(cancel_futures=True)
+        cache.save()
     return found
 
 
@@ -88,6 +94,8 @@ def image_facts(path: Path) -> dict[str, Any]:
         "sum_of_squares": squares,
         "low": int(np.searchsorted(cumulated, 0.005)),
         "high": int(np.searchsorted(cumulated, 0.995)),
+        "constant": all(np.count_nonzero(count) == 1 for count in counts),
+        "look": look_of(pixels),
     }
 
 
@@ -110,6 +118,7 @@ def mask_facts(path: Path) -> dict[str, Any]:
         "width": int(pixels.shape[1]),
         "format": decoded.format,
         "mode": decoded.mode,
+        "notes": list(decoded.notes),
         "coloured": coloured,
         "grey": grey,
         "values": [[int(numbers[index]), int(counts[index])] for index in sorted(kept)],

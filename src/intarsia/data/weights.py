@@ -46,7 +46,7 @@ def _cache_file(dataset: Dataset, item: Item, border: Border) -> Path:
     """Named by all that the map depends on: the content of the file, what its values mean, and the settings."""
     source = item.instances or item.mask
     content = file_sha256(source) if source and source.is_file() else ""
-    meaning = "instances" if item.instances else dataset.table.to_text()
+    meaning = "instances" if item.instances else dataset.meaning(item)
     key = repr((VERSION, content, meaning, float(border.w0), float(border.sigma)))
     return cache_folder() / "weights" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
 

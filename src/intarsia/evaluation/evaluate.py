@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intarsia.classes import find_class_file
-from intarsia.data.base import Dataset
+from intarsia.data.base import DataConfig, Dataset
 from intarsia.errors import ConfigError
 from intarsia.evaluation.measures import choose_measures, judge
 from intarsia.evaluation.report import write_report
@@ -55,8 +55,7 @@ def evaluate(
     folder = Path(getattr(run, "path", run))
     recipe = recipe_of_run(folder)
     if data is not None:
-        own_table = find_class_file(Path(data).expanduser()) is not None
-        recipe = recipe.replace(data={"path": data, "splits": None, **({"classes": None} if own_table else {})})
+        recipe = recipe.replace(data=_elsewhere(recipe.data, data))
     predictor = load(folder, device=device)
     dataset = recipe.data.open(progress)
     if dataset.table.names != predictor.table.names:
@@ -70,6 +69,16 @@ def evaluate(
     if report:
         evaluation = _with_report(evaluation, folder, recipe, predictor, dataset)
     return evaluation
+
+
+def _elsewhere(config: DataConfig, data: str) -> dict[str, Any]:
+    """Settings that open another folder as the run's own: its class table, if it has one, and its split."""
+    known = type(config).model_fields
+    if "path" not in known:
+        raise ConfigError(f"--data: {config.name} is no single folder, so no other one can take its place.")
+    own_table = find_class_file(Path(data).expanduser()) is not None
+    changes: dict[str, Any] = {"path": data, "splits": None, **({"classes": None} if own_table else {})}
+    return {key: value for key, value in changes.items() if key in known}
 
 
 def score_split(

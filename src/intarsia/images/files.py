@@ -6,7 +6,10 @@ Formats are told by content, never by extension; sizes are checked before pixels
 | code | what was met |
 |---|---|
 | E_EMPTY | a file of 0 bytes |
+| E_NOT_FILE | a pipe, a device or a folder |
 | E_NOT_IMAGE | another kind of file |
+| E_DIM | a side of 0 pixels |
+| E_METADATA_BOMB | text beside the pixels that unpacks to many megabytes |
 | E_TRUNCATED, E_CORRUPT | the end is missing; the content is damaged |
 | E_TOO_LARGE | more pixels than `max_pixels()` |
 | E_PAGES | several pages or frames in one file |
@@ -16,6 +19,7 @@ Formats are told by content, never by extension; sizes are checked before pixels
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,18 +32,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from intarsia.classes import ClassTable
 from intarsia.errors import FileError
+from intarsia.images.sniff import has_wrong_checksum, is_without_area, kind_of, notes_on
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
-_KINDS = (
-    (b"<", "HTML or XML"),
-    (b"%PDF", "PDF"),
-    (b"PK", "a zip archive"),
-    (b"{", "JSON"),
-    (b"\x93NUMPY", "NumPy data"),
-)
-
 Array = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -66,7 +63,12 @@ class Decoded:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise FileError(
+                path, "E_NOT_FILE", "is no regular file, but a folder, a pipe or a device; put a file there"
+            )
+        if status.st_size == 0:
             raise FileError(path, "E_EMPTY", "is empty (0 bytes)")
         if "INTARSIA_MAX_PIXELS" in os.environ:  # the user's own word; else Pillow's limit stays as it is
             Image.MAX_IMAGE_PIXELS = max_pixels()
@@ -78,11 +80,15 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 pages = getattr(image, "n_frames", 1)
                 if pages > 1 and image.format != "MPO":
                     raise FileError(path, "E_PAGES", f"holds {pages} pages; save each as a file of its own")
+                if image.format == "PNG" and has_wrong_checksum(path):
+                    raise FileError(path, "E_CORRUPT", "is damaged (its content is not what its checksum says)")
                 yield image
     except FileError:
         raise
     except UnidentifiedImageError:
-        raise FileError(path, "E_NOT_IMAGE", f"is no image file ({_sniffed(path)})") from None
+        if is_without_area(path):
+            raise FileError(path, "E_DIM", "has a side of 0 pixels") from None
+        raise FileError(path, "E_NOT_IMAGE", f"is no image file ({kind_of(path)})") from None
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except FileNotFoundError:
@@ -92,24 +98,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise FileError(path, "E_TRUNCATED", "is cut off: the end of the file is missing") from None
         raise FileError(path, "E_CORRUPT", f"cannot be read ({error})") from None
     except (SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
+        if "MAX_TEXT" in str(error):
+            raise FileError(path, "E_METADATA_BOMB", "holds text that unpacks to more than 1 MB; strip it") from None
         raise FileError(path, "E_CORRUPT", f"is damaged ({error})") from None
 
 
 def _too_large(path: Path) -> FileError:
     reason = f"has more pixels than the limit of {max_pixels()}; set INTARSIA_MAX_PIXELS to allow it"
     return FileError(path, "E_TOO_LARGE", reason)
-
-
-def _sniffed(path: Path) -> str:
-    start = path.read_bytes()[:512].lstrip()
-    for magic, kind in _KINDS:
-        if start.startswith(magic):
-            return f"it is {kind}"
-    try:
-        start.decode("utf-8")
-    except UnicodeDecodeError:
-        return "its content is unknown"
-    return "it is a text file"
 
 
 def read_image(path: Path | str) -> Decoded:
@@ -122,9 +118,14 @@ def read_image(path: Path | str) -> Decoded:
     """
     path = Path(path)
     with _opened(path) as image:
-        fmt, mode, notes = str(image.format), image.mode, []
-        before = image.size
-        upright = ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
+        fmt, mode = str(image.format), image.mode
+        before, orientation = image.size, orientation_of(image)
+        upright = ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        notes = notes_on(path, fmt)
+        if orientation not in range(1, 9):
+            notes.append("unreadable EXIF orientation passed over")
+        if mode == "CMYK":
+            notes.append("CMYK turned into RGB without its colour profile")
         if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             notes.append("alpha channel dropped")
         if _png_depth(path, fmt) == 16 and mode in ("RGB", "RGBA"):
@@ -151,14 +152,15 @@ def read_mask(path: Path | str) -> Decoded:
             pixels = np.asarray(image.convert("L")).copy()
         else:
             pixels = _pixels(image, path)
-        return Decoded(pixels, fmt, mode)
+        return Decoded(pixels, fmt, mode, notes=tuple(notes_on(path, fmt)))
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none; a number beyond 1..8 where it cannot be read."""
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF is as no EXIF: the pixels are still good
-        return 1
+        return 0
 
 
 def _png_depth(path: Path, fmt: str) -> int:
@@ -178,7 +180,9 @@ def _pixels(image: Image.Image, path: Path) -> Array:
             raise FileError(path, "E_MODE", "holds 32-bit values beyond 0..65535; convert it to 16-bit")
         return wide.astype(np.uint16)
     if mode == "F":
-        raise FileError(path, "E_MODE", "holds floating-point values; convert it to 8- or 16-bit")
+        wild = int((~np.isfinite(np.asarray(image))).sum())
+        told = f", {wild} of them NaN or infinite" if wild else ""
+        raise FileError(path, "E_MODE", f"holds floating-point values{told}; convert it to 8- or 16-bit")
     if mode in ("L", "RGB"):
         return np.asarray(image).copy()
     return np.asarray(image.convert("L" if mode in ("1", "LA", "La") else "RGB")).copy()

@@ -50,10 +50,14 @@ def is_background(table: ClassTable) -> bool:
     return table.names[0].strip().lower() in ("background", "bg", "void", "none", "other")
 
 
-def with_legend(image: Rgb, table: ClassTable, present: list[int]) -> Rgb:
-    """The image with a band below that names the classes present, each beside its colour."""
+def with_legend(image: Rgb, table: ClassTable, present: list[int], size: int | None = None) -> Rgb:
+    """The image with a band below that names the classes present, each beside its colour.
+
+    Args:
+        size: of the letters, in pixels; None: by the width of the image.
+    """
     height, width = image.shape[:2]
-    size = max(11, min(22, width // 32))
+    size = size or max(11, min(22, width // 32))
     font = ImageFont.load_default(size)
     box, gap, entries, x, y = size, size // 2, [], size // 2, size // 2
     for index in present:

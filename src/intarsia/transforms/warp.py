@@ -12,8 +12,10 @@ All places are continuous: the centre of the first pixel is (0.5, 0.5).
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,11 +24,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.classes import IGNORE
+from intarsia.compiled import Compiled, Unfit
 from intarsia.transforms.geometry import Window
 from intarsia.transforms.preprocess import resize_image
 
+Warped = tuple[Tensor, Tensor, Tensor | None]
+
 SHARP = 1.25
 """Shrinking by more than this is antialiased."""
+MOST_NODES = 64
+"""Up to so many displacements each way warp.c adds up all of them for every pixel."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def warp(
     bend: Bend,
     size: tuple[int, int],
     weights_HW: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> Warped:
     """Image (float32), mask and weights of `size`, each sampled once.
 
     Args:
@@ -131,6 +138,16 @@ def warp(
         bend: what else is done to it.
         size: (height, width) of the result.
     """
+    library = LIBRARY.load() if _fits(image_CHW, mask_HW, weights_HW, bend) else None
+    if library is not None:
+        return _compiled(library, image_CHW, mask_HW, window, bend, size, weights_HW)
+    return _plain(image_CHW, mask_HW, window, bend, size, weights_HW)
+
+
+def _plain(
+    image_CHW: Tensor, mask_HW: Tensor, window: Window, bend: Bend, size: tuple[int, int], weights_HW: Tensor | None
+) -> Warped:
+    """On any device, in torch."""
     image_size = (mask_HW.shape[0], mask_HW.shape[1])
     at_2hw = places(homography(window, size, bend), bend.nodes, image_size, size)
     row, column = at_2hw.floor().long()
@@ -138,7 +155,9 @@ def warp(
     nearest = row.clamp(0, image_size[0] - 1) * image_size[1] + column.clamp(0, image_size[1] - 1)
     outside = torch.tensor(IGNORE, dtype=mask_HW.dtype)
     mask = torch.where(inside, mask_HW.reshape(-1)[nearest], outside)
-    image = _sampled(*_antialiased(image_CHW, at_2hw, window, size))
+    part, start, scale = _antialiased(image_CHW, homography(window, size, bend), bend, window, size)
+    shifted = (at_2hw - torch.tensor(start)[:, None, None]) * torch.tensor(scale)[:, None, None]
+    image = _sampled(part, shifted.float())
     weights = None
     if weights_HW is not None:
         found = _sampled(weights_HW[None], at_2hw)[0]
@@ -146,25 +165,28 @@ def warp(
     return image, mask, weights
 
 
-def _antialiased(image_CHW: Tensor, at_2hw: Tensor, window: Window, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The part that is looked at, not finer than the result, and the places in it."""
+def _antialiased(
+    image_CHW: Tensor, matrix: NDArray[np.float64], bend: Bend, window: Window, size: tuple[int, int]
+) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
+    """The part that is looked at, not finer than the result; its start in the image and its scale."""
     sides = (size[1], size[0]) if window.quarter_turns % 2 else size
     factors = [max(1.0, part / side) for part, side in zip((window.height, window.width), sides, strict=True)]
-    starts, stops, ratios = [], [], []
+    if max(factors) <= SHARP:
+        return image_CHW, (0.0, 0.0), (1.0, 1.0)
+    corners = matrix @ np.array([[0, 0, size[0], size[0]], [0, size[1], 0, size[1]], [1, 1, 1, 1]], np.float64)
+    seen = corners[:2] / corners[2]
+    reach = 0.0 if bend.nodes is None else 2 * float(np.abs(bend.nodes).max())
+    parts = []
     for axis, (extent, factor) in enumerate(zip(image_CHW.shape[1:], factors, strict=True)):
-        least, most = (float(value) for value in at_2hw[axis].aminmax())
-        # mirrored places lie inside again, so that a part beyond the border needs the whole side
-        whole = least < 0 or most > extent
-        start = 0 if whole else max(0, math.floor(least - 2 * factor))
-        stop = extent if whole else min(extent, math.ceil(most + 2 * factor))
-        starts.append(start)
-        stops.append(max(start + 1, stop))
-        ratios.append(factor if factor > SHARP else 1.0)
-    part = image_CHW[:, starts[0] : stops[0], starts[1] : stops[1]]
-    small = (max(1, round(part.shape[1] / ratios[0])), max(1, round(part.shape[2] / ratios[1])))
-    scale = torch.tensor([small[0] / part.shape[1], small[1] / part.shape[2]])[:, None, None]
-    shifted = (at_2hw - torch.tensor(starts, dtype=torch.float32)[:, None, None]) * scale
-    return resize_image(part, small), shifted
+        least, most = seen[axis].min() - reach - 2 * factor, seen[axis].max() + reach + 2 * factor
+        whole = least < 0 or most > extent  # mirrored places lie inside again, anywhere
+        parts.append((0, extent) if whole else (math.floor(least), math.ceil(most)))
+    (top, bottom), (left, right) = parts
+    part = image_CHW[:, top:bottom, left:right]
+    ratios = [factor if factor > SHARP else 1.0 for factor in factors]
+    small = max(1, round(part.shape[1] / ratios[0])), max(1, round(part.shape[2] / ratios[1]))
+    scale = small[0] / part.shape[1], small[1] / part.shape[2]
+    return resize_image(part, small), (float(top), float(left)), scale
 
 
 def _sampled(image_CHW: Tensor, at_2hw: Tensor) -> Tensor:
@@ -176,3 +198,87 @@ def _sampled(image_CHW: Tensor, at_2hw: Tensor) -> Tensor:
         image_CHW[None].float(), on_hw2[None], mode="bilinear", padding_mode="reflection", align_corners=True
     )
     return found[0]
+
+
+class _Source(ctypes.Structure):
+    """`Source` of warp.c."""
+
+    _fields_ = (
+        ("image", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("is_float", "channels", "channel_step", "row_step", "column_step")),
+        *((name, ctypes.c_int64) for name in ("height", "width")),
+        ("start", ctypes.c_double * 2),
+        ("scale", ctypes.c_double * 2),
+        ("mask", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("mask_height", "mask_width")),
+        ("matrix", ctypes.c_double * 9),
+        ("nodes", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("n", "m")),
+    )
+
+
+def _fits(image_CHW: Tensor, mask_HW: Tensor, weights_HW: Tensor | None, bend: Bend) -> bool:
+    """Whether warp.c reads these."""
+    given = [each for each in (image_CHW, mask_HW, weights_HW) if each is not None]
+    types = image_CHW.dtype in (torch.uint8, torch.float32) and mask_HW.dtype == torch.uint8
+    few = bend.nodes is None or max(bend.nodes.shape[1:]) <= MOST_NODES
+    return types and few and mask_HW.numel() > 0 and all(each.device.type == "cpu" for each in given)
+
+
+def _compiled(
+    library: ctypes.CDLL,
+    image_CHW: Tensor,
+    mask_HW: Tensor,
+    window: Window,
+    bend: Bend,
+    size: tuple[int, int],
+    weights_HW: Tensor | None,
+) -> Warped:
+    """By warp.c."""
+    matrix = homography(window, size, bend)
+    part, start, scale = _antialiased(image_CHW, matrix, bend, window, size)
+    mask_HW = mask_HW.contiguous()
+    planes = None if weights_HW is None else weights_HW.float().contiguous()
+    nodes = None if bend.nodes is None else np.ascontiguousarray(bend.nodes, np.float64)
+    source = _Source(
+        *(part.data_ptr(), int(part.dtype == torch.float32), part.shape[0], *part.stride(), *part.shape[1:]),
+        (ctypes.c_double * 2)(*start),
+        (ctypes.c_double * 2)(*scale),
+        mask_HW.data_ptr(),
+        None if planes is None else planes.data_ptr(),
+        *mask_HW.shape,
+        (ctypes.c_double * 9)(*matrix.ravel()),
+        None if nodes is None else nodes.ctypes.data,
+        *((0, 0) if nodes is None else nodes.shape[1:]),
+    )
+    image = torch.empty(part.shape[0], *size, device="cpu")
+    mask = torch.empty(size, dtype=torch.uint8, device="cpu")
+    weights = None if planes is None else torch.empty(size, device="cpu")
+    pointers = image.data_ptr(), mask.data_ptr(), None if weights is None else weights.data_ptr()
+    library.warp_rows(ctypes.addressof(source), 0, size[0], *size, *pointers)
+    return image, mask, weights
+
+
+def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, held against torch on a drawn image, bent in every way."""
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.warp_rows.argtypes, library.warp_rows.restype = [pointer, *[number] * 4, *[pointer] * 3], None
+    rng = np.random.default_rng(0)
+    plane = torch.from_numpy(np.add.outer(np.arange(40.0), 2 * np.arange(50.0)) + rng.random((40, 50))).float()
+    image = torch.stack((plane, 150 - plane))
+    mask = plane.to(torch.uint8)
+    bend = Bend(10, 5, (0.1, -0.1), rng.normal(0, 2, (2, 3, 4)))
+    for window in (Window(-4, -3, 60, 50, mirror_rows=True), Window(3, 4, 30, 40, quarter_turns=1)):
+        for kind in (torch.uint8, torch.float32):
+            given = image.to(kind), mask, window, bend, (33, 41), plane
+            for ours, theirs in zip(_compiled(library, *given), _plain(*given), strict=True):
+                assert ours is not None
+                assert theirs is not None
+                apart = (ours.float() - theirs.float()).abs() > 0.05
+                if apart.float().mean() > 0.01:
+                    raise Unfit("warp.c, compiled, gives other samples than torch")
+    return library
+
+
+LIBRARY = Compiled(Path(__file__).with_name("warp.c"), _checked)

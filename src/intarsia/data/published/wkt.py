@@ -1,0 +1,95 @@
+"""Polygons written as well-known text, and their fill: even-odd, a pixel is inside where its centre is.
+
+Only POLYGON, MULTIPOLYGON and EMPTY are read. Coordinates are corner-origin: the centre of the first pixel is (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ring = NDArray[np.float64]
+"""(n, 2) corners as x, y."""
+Polygon = list[Ring]
+"""Outline, then holes."""
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_POINT = re.compile(rf"\s*({_NUMBER})\s+({_NUMBER})(?:\s+{_NUMBER})?\s*$")
+_TEXT = re.compile(r"\s*(MULTIPOLYGON|POLYGON)\s*(?:Z\s*)?(EMPTY|\(.*\))\s*$", re.IGNORECASE | re.DOTALL)
+
+
+def read_polygons(text: str) -> list[Polygon]:
+    """The polygons of a POLYGON or MULTIPOLYGON.
+
+    Raises:
+        ValueError: the text is neither; the message says where it stops to be.
+    """
+    found = _TEXT.match(text)
+    if found is None:
+        raise ValueError(f"is no POLYGON or MULTIPOLYGON: {text[:40]!r}")
+    if found[2].upper() == "EMPTY":
+        return []
+    body = found[2].strip()[1:-1]
+    groups = [body] if found[1].upper() == "POLYGON" else _inside_brackets(body)
+    return [[_ring(ring) for ring in _inside_brackets(group)] for group in groups]
+
+
+def _inside_brackets(text: str) -> list[str]:
+    """What stands in the outermost brackets of "(a), (b)"."""
+    parts: list[str] = []
+    depth, start = 0, 0
+    for index, letter in enumerate(text):
+        if letter == "(":
+            if depth == 0:
+                start = index + 1
+            depth += 1
+        elif letter == ")":
+            depth -= 1
+            if depth == 0:
+                parts.append(text[start:index])
+            elif depth < 0:
+                break
+        elif depth == 0 and letter not in ", \t\r\n":
+            raise ValueError(f"has {letter!r} where a bracket is expected")
+    if depth or not parts:
+        raise ValueError("has brackets that do not close, or none")
+    return parts
+
+
+def _ring(text: str) -> Ring:
+    points = []
+    for pair in text.split(","):
+        match = _POINT.match(pair)
+        if match is None:
+            raise ValueError(f"has no point in {pair[:40]!r}")
+        points.append((float(match[1]), float(match[2])))
+    return np.array(points, np.float64)
+
+
+def fill(polygons: Iterable[Sequence[Ring]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(H, W) pixels whose centre lies in a polygon. Rings of one polygon are even-odd, so holes are holes; polygons unite."""
+    inside = np.zeros(size, bool)
+    for rings in polygons:
+        _fill_one(rings, inside)
+    return inside
+
+
+def _fill_one(rings: Sequence[Ring], inside: NDArray[np.bool_]) -> None:
+    height, width = inside.shape
+    starts = np.concatenate(rings)
+    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    first = max(0, int(np.floor(starts[:, 1].min() - 0.5)))
+    last = min(height - 1, int(np.ceil(starts[:, 1].max() - 0.5)))
+    for row in range(first, last + 1):
+        y = row + 0.5
+        crosses = (starts[:, 1] <= y) != (ends[:, 1] <= y)
+        if not crosses.any():
+            continue
+        (x0, y0), (x1, y1) = starts[crosses].T, ends[crosses].T
+        at = np.sort(x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+        columns = np.clip(np.ceil(at - 0.5).astype(np.int64), 0, width)  # the first centre at or beyond each crossing
+        for left, right in zip(columns[0::2], columns[1::2], strict=True):
+            inside[row, left:right] = True

@@ -1,0 +1,108 @@
+"""How many samples a training step can hold: an estimate from the tensors that autograd would keep, without computing them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intarsia.data.base import Dataset
+from intarsia.devices import Device, available_memory, choose_device
+from intarsia.models.base import SegmentationModel
+from intarsia.recipes.recipe import Recipe
+
+LARGEST_SAMPLE = 512
+"""As training: larger images are cut."""
+_PER_WEIGHT = 16
+"""Bytes: weight, gradient and AdamW's two moments, float32."""
+_MARGIN = 1.1
+"""For the passing tensors of single operations, and for gaps."""
+_KEPT_IN_BF16 = 0.55
+"""Share of the bytes that is left where convolutions compute in bf16: normalisation and losses stay float32."""
+
+
+@dataclass(frozen=True)
+class BatchEstimate:
+    """The largest batch that should fit, and what it was worked out from."""
+
+    largest: int
+    size: tuple[int, int]
+    """(height, width) of a sample."""
+    bytes_per_sample: int
+    memory: int
+    """Bytes that are free."""
+    device: str
+    model: str
+
+    def text(self) -> str:
+        each = f"{self.bytes_per_sample / (1 << 20):,.0f} MB a sample of {self.size[0]} x {self.size[1]}".replace(
+            ",", " "
+        )
+        return f"about {self.largest} (an estimate: {self.model}, {each}, {self.memory / (1 << 30):.1f} GB free, {self.device})"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "largest": self.largest,
+            "is_an_estimate": True,
+            "model": self.model,
+            "size": list(self.size),
+            "bytes_per_sample": self.bytes_per_sample,
+            "free_bytes": self.memory,
+            "device": self.device,
+        }
+
+
+def largest_batch(recipe: Recipe, dataset: Dataset) -> BatchEstimate | None:
+    """The largest batch of a recipe's model on a data set that should fit on this machine; None where it cannot be told."""
+    device = choose_device(recipe.train.device, recipe.train.precision)
+    config = recipe.model.without_start_weights()
+    config = config.replace(
+        num_classes=config.num_classes or dataset.table.count, in_channels=config.in_channels or dataset.channels
+    )
+    try:
+        with torch.device("meta"):
+            model = config.build()
+        size = recipe.data.size or model.sample_size(*_median_size(dataset, recipe.data.scale))
+        each = _kept_bytes(model, size)
+    except Exception:  # a network may look at values, which are not computed here: then there is no estimate
+        return None
+    each = int(each * _MARGIN * (_KEPT_IN_BF16 if device.precision == "bf16" else 1))
+    memory = _free(device)
+    weights = sum(parameter.numel() for parameter in model.parameters()) * _PER_WEIGHT
+    largest = max(0, (memory - weights) // max(1, each))
+    return BatchEstimate(int(largest), size, each, memory, device.describe(), recipe.model.name)
+
+
+def _kept_bytes(model: SegmentationModel, size: tuple[int, int]) -> int:
+    """Bytes that a sample leaves behind for the backward pass."""
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, tuple[int, Tensor]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = (storage.nbytes(), tensor)  # held, so that no number is given twice
+        return tensor
+
+    height, width = model.input_size(*size)
+    samples = torch.zeros(
+        2, model.config.channels, height, width, device="meta"
+    )  # two: normalisation wants more than one
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model.train()(samples)
+    return (
+        sum(count for count, _ in kept.values()) // 2 + int(logits.nelement()) * 8
+    )  # logits, softmax and their gradients
+
+
+def _median_size(dataset: Dataset, scale: float) -> tuple[int, int]:
+    sizes = [(item.height * scale, item.width * scale) for item in dataset.items("train")]
+    height, width = (max(1, int(np.median([size[axis] for size in sizes]))) for axis in (0, 1))
+    return min(height, LARGEST_SAMPLE), min(width, LARGEST_SAMPLE)
+
+
+def _free(device: Device) -> int:
+    return int(torch.cuda.mem_get_info(device.index)[0]) if device.kind == "cuda" else available_memory()
