@@ -145,7 +145,7 @@ def test_a_sheet_of_a_split(intarsia, cells, tmp_path):
     assert out.strip() == str(tmp_path / "val-sheet.png")
     code, _, err = intarsia("data", "view", cells, "--sheet", "--weights", "--out", tmp_path)
     assert code == 2
-    assert "leave --weights out" in err
+    assert "give one of them" in err
 
 
 @pytest.mark.parametrize("name", ["camvid-mini", "dsb2018", "isbi2012/train"])

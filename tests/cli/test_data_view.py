@@ -51,6 +51,23 @@ def test_pictures_with_border_weights(intarsia, cells, tmp_path):
         assert picture.width == 3 * 320 + 16
 
 
+@pytest.mark.parametrize("preset", ["unet", "none"])
+def test_a_sheet_of_augmented_samples(intarsia, cells, tmp_path, preset):
+    words = ("data", "view", cells, f"transforms={preset}", "data.size=64", "--augment", "--count", 2, "--out")
+    code, out, _ = intarsia(*words, tmp_path / "one")
+    assert code == 0
+    assert out.strip() == str(tmp_path / "one" / "train-augmented.png")
+    with Image.open(out.strip()) as picture:
+        assert picture.width > picture.height
+        first = np.asarray(picture)
+    _, out, _ = intarsia(*words, tmp_path / "two")
+    with Image.open(out.strip()) as picture:
+        assert np.array_equal(np.asarray(picture), first)
+    _, out, _ = intarsia(*words[:3], *words[3:], tmp_path / "three", "train.seed=5")
+    with Image.open(out.strip()) as picture:
+        assert not np.array_equal(np.asarray(picture), first)
+
+
 def test_the_loss_of_the_settings_gives_w0_and_sigma(intarsia, cells, tmp_path):
     many = ("data", "view", cells, "loss=ce", "loss.border_w0=1", "loss.border_sigma=2", "--weights", "--count", 6)
     _, out, _ = intarsia(*many, "--out", tmp_path)

@@ -193,6 +193,9 @@ def stats(path: str, settings: tuple[str, ...], as_json: bool) -> None:
 @click.option("--split", default="train", show_default=True, help="Which images: train, val or test.")
 @click.option("--count", type=click.IntRange(1), help="How many, evenly over the split; default: 4, of a sheet 24.")
 @click.option("--sheet", is_flag=True, help="One picture of small ones with the classes over them, and a legend.")
+@click.option(
+    "--augment", is_flag=True, help="A sheet of what training makes of the images: transforms=PRESET chooses."
+)
 @click.option("--weights", is_flag=True, help="Also the weights of borders between objects (U-Net, equation 2).")
 @click.option("--w0", type=float, help="Largest border weight; default: the loss's, else 10.")
 @click.option("--sigma", type=float, help="How fast it falls, in pixels; default: the loss's, else 5.")
@@ -203,6 +206,7 @@ def view(
     split: str,
     count: int | None,
     sheet: bool,
+    augment: bool,
     weights: bool,
     w0: float | None,
     sigma: float | None,
@@ -215,6 +219,7 @@ def view(
     """
     from pathlib import Path
 
+    from intarsia.data.augmented import sheet_of_samples
     from intarsia.data.sheet import sheet_of_split, write_picture
     from intarsia.data.view import write_views
     from intarsia.errors import UsageError
@@ -224,8 +229,8 @@ def view(
 
     if not weights and (w0 is not None or sigma is not None):
         raise UsageError("--w0 and --sigma say what the border weights are: give --weights as well.")
-    if sheet and weights:
-        raise UsageError("--sheet shows classes alone: leave --weights out, or --sheet.")
+    if sheet + augment + weights > 1:
+        raise UsageError("--sheet, --augment and --weights are pictures of their own: give one of them.")
     recipe = load_recipe(target, list(settings))
     ours = recipe.loss.border or Border(10.0, 5.0)
     border = Border(ours.w0 if w0 is None else w0, ours.sigma if sigma is None else sigma) if weights else None
@@ -233,6 +238,14 @@ def view(
     if sheet:
         path = Path(out) / f"{split}-sheet.png"
         write_picture(path, sheet_of_split(dataset, split, count or 24), "--out")
+        click.echo(path)
+        return
+    if augment:
+        path, data = Path(out) / f"{split}-augmented.png", recipe.data
+        samples = sheet_of_samples(
+            dataset, recipe.transforms, split, count or 4, size=data.size, scale=data.scale, seed=recipe.train.seed
+        )
+        write_picture(path, samples, "--out")
         click.echo(path)
         return
     for written in write_views(dataset, Path(out), split=split, count=count or 4, border=border):
