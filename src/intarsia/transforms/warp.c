@@ -74,56 +74,83 @@ static inline float mirrored(float at, float last)
     return turn > last ? period - turn : turn;
 }
 
+/* Where a row of places lies: the pixel of the mask (-1: outside the image), and the four pixels of the part around it. */
+typedef struct {
+    int32_t nearest[WIDEST], first[WIDEST], down[WIDEST], right[WIDEST]; /* offsets; down and right from the first */
+    float below[WIDEST], after[WIDEST];                                  /* weights of the lower and the right ones */
+} Taps;
+
+static void find(const Source *s, long count, const float *row, const float *column, Taps *t)
+{
+    float last_row = (float)(s->height - 1), last_column = (float)(s->width - 1);
+    float rows = (float)s->mask_height, columns = (float)s->mask_width;
+    float start_row = (float)s->start[0], start_column = (float)s->start[1];
+    float scale_row = (float)s->scale[0], scale_column = (float)s->scale[1];
+    int32_t mask_width = (int32_t)s->mask_width, row_step = (int32_t)s->row_step, column_step = (int32_t)s->column_step;
+    SIMD for (long i = 0; i < count; i++) {
+        int inside = row[i] >= 0 && row[i] < rows && column[i] >= 0 && column[i] < columns;
+        float r = mirrored((row[i] - start_row) * scale_row - 0.5f, last_row);
+        float c = mirrored((column[i] - start_column) * scale_column - 0.5f, last_column);
+        int32_t r_0 = (int32_t)r, c_0 = (int32_t)c;
+        t->nearest[i] = inside ? (int32_t)row[i] * mask_width + (int32_t)column[i] : -1;
+        t->first[i] = r_0 * row_step + c_0 * column_step;
+        t->down[i] = (float)r_0 < last_row ? row_step : 0;
+        t->right[i] = (float)c_0 < last_column ? column_step : 0;
+        t->below[i] = r - (float)r_0;
+        t->after[i] = c - (float)c_0;
+    }
+}
+
+#define MIX(Z) /* bilinear, of one channel's pixels Z */                                       \
+    for (long i = 0; i < count; i++) {                                                         \
+        int32_t p = t.first[i], q = p + t.down[i], x = t.right[i];                             \
+        float upper = Z[p] + t.after[i] * ((float)Z[p + x] - (float)Z[p]);                     \
+        float lower = Z[q] + t.after[i] * ((float)Z[q + x] - (float)Z[q]);                     \
+        to[i] = upper + t.below[i] * (lower - upper);                                          \
+    }
+
 /* Rows `from` to `to` of a result of `width` columns: image (channels, height, width) float, mask, weights. */
-void warp_rows(const Source *s, int64_t from, int64_t to, int64_t height, int64_t width, float *image, uint8_t *mask,
+void warp_rows(const Source *s, int64_t from, int64_t to_row, int64_t height, int64_t width, float *image, uint8_t *mask,
                float *weights)
 {
     float row[WIDEST], column[WIDEST];
+    Taps t;
     const double *h = s->matrix;
-    int64_t plane = height * width, last_row = s->height - 1, last_column = s->width - 1;
-    for (int64_t y = from; y < to; y++)
+    Source whole = *s; /* the weights are sampled in the whole image */
+    whole.height = s->mask_height;
+    whole.width = s->mask_width;
+    whole.start[0] = whole.start[1] = 0;
+    whole.scale[0] = whole.scale[1] = 1;
+    whole.row_step = s->mask_width;
+    whole.column_step = 1;
+    for (int64_t y = from; y < to_row; y++)
         for (int64_t first = 0; first < width; first += WIDEST) {
             long count = width - first < WIDEST ? (long)(width - first) : WIDEST;
+            int64_t out = y * width + first;
             SIMD for (long i = 0; i < count; i++) {
                 double v = (double)y + 0.5, u = (double)(first + i) + 0.5, over = h[6] * v + h[7] * u + h[8];
                 row[i] = (float)((h[0] * v + h[1] * u + h[2]) / over);
                 column[i] = (float)((h[3] * v + h[4] * u + h[5]) / over);
             }
             if (s->nodes) displace(s, count, row, column);
-            for (long i = 0; i < count; i++) {
-                int64_t out = y * width + first + i;
-                float r_f = __builtin_floorf(row[i]), c_f = __builtin_floorf(column[i]);
-                int inside = r_f >= 0 && r_f < (float)s->mask_height && c_f >= 0 && c_f < (float)s->mask_width;
-                int64_t at = inside ? (int64_t)r_f * s->mask_width + (int64_t)c_f : 0;
-                mask[out] = inside ? s->mask[at] : IGNORE;
-                float r = mirrored((float)((row[i] - s->start[0]) * s->scale[0] - 0.5), (float)last_row);
-                float c = mirrored((float)((column[i] - s->start[1]) * s->scale[1] - 0.5), (float)last_column);
-                int64_t r_0 = clamp((int64_t)r, last_row), c_0 = clamp((int64_t)c, last_column);
-                int64_t r_1 = r_0 < last_row ? r_0 + 1 : r_0, c_1 = c_0 < last_column ? c_0 + 1 : c_0;
-                float b = r - (float)r_0, a = c - (float)c_0;
-                int64_t p_00 = r_0 * s->row_step + c_0 * s->column_step, p_01 = r_0 * s->row_step + c_1 * s->column_step;
-                int64_t p_10 = r_1 * s->row_step + c_0 * s->column_step, p_11 = r_1 * s->row_step + c_1 * s->column_step;
-                float w_00 = (1 - b) * (1 - a), w_01 = (1 - b) * a, w_10 = b * (1 - a), w_11 = b * a;
-                for (int64_t k = 0; k < s->channels; k++) {
-                    int64_t skip = k * s->channel_step;
-                    if (s->is_float) {
-                        const float *z = (const float *)s->image + skip;
-                        image[k * plane + out] = w_00 * z[p_00] + w_01 * z[p_01] + w_10 * z[p_10] + w_11 * z[p_11];
-                    } else {
-                        const uint8_t *z = (const uint8_t *)s->image + skip;
-                        image[k * plane + out] = w_00 * z[p_00] + w_01 * z[p_01] + w_10 * z[p_10] + w_11 * z[p_11];
-                    }
+            find(s, count, row, column, &t);
+            for (long i = 0; i < count; i++) mask[out + i] = t.nearest[i] < 0 ? IGNORE : s->mask[t.nearest[i]];
+            for (int64_t k = 0; k < s->channels; k++) {
+                float *to = image + k * height * width + out;
+                if (s->is_float) {
+                    const float *z = (const float *)s->image + k * s->channel_step;
+                    MIX(z)
+                } else {
+                    const uint8_t *z = (const uint8_t *)s->image + k * s->channel_step;
+                    MIX(z)
                 }
-                if (s->weights) {
-                    float r_w = mirrored(row[i] - 0.5f, (float)(s->mask_height - 1));
-                    float c_w = mirrored(column[i] - 0.5f, (float)(s->mask_width - 1));
-                    int64_t q_r = (int64_t)r_w, q_c = (int64_t)c_w, n_r = q_r + (q_r < s->mask_height - 1);
-                    int64_t n_c = q_c + (q_c < s->mask_width - 1), w = s->mask_width;
-                    float f_r = r_w - (float)q_r, f_c = c_w - (float)q_c;
-                    float upper = (1 - f_c) * s->weights[q_r * w + q_c] + f_c * s->weights[q_r * w + n_c];
-                    float lower = (1 - f_c) * s->weights[n_r * w + q_c] + f_c * s->weights[n_r * w + n_c];
-                    weights[out] = inside ? (1 - f_r) * upper + f_r * lower : 0;
-                }
+            }
+            if (s->weights) {
+                float *to = weights + out;
+                const float *z = s->weights;
+                find(&whole, count, row, column, &t);
+                MIX(z)
+                for (long i = 0; i < count; i++) to[i] = t.nearest[i] < 0 ? 0 : to[i];
             }
         }
 }

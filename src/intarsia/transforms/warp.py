@@ -223,7 +223,8 @@ def _fits(image_CHW: Tensor, mask_HW: Tensor, weights_HW: Tensor | None, bend: B
     given = [each for each in (image_CHW, mask_HW, weights_HW) if each is not None]
     types = image_CHW.dtype in (torch.uint8, torch.float32) and mask_HW.dtype == torch.uint8
     few = bend.nodes is None or max(bend.nodes.shape[1:]) <= MOST_NODES
-    return types and few and mask_HW.numel() > 0 and all(each.device.type == "cpu" for each in given)
+    counted = 0 < mask_HW.numel() < 1 << 29  # offsets have four bytes
+    return types and few and counted and all(each.device.type == "cpu" for each in given)
 
 
 def _compiled(
