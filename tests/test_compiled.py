@@ -106,7 +106,11 @@ def test_a_broken_compiler(library, tmp_path, monkeypatch, script, reason):
 
 def test_one_that_computes_something_else_is_not_used(working, tmp_path, monkeypatch):
     source = working.source.read_text().replace("5.0000001201e-1f", "0.51f").replace("+ h * h);", "+ h * h + 1);")
-    source = source.replace("far_1 * far_1", "far_1").replace("x <= most", "x < most").replace("t.below[i] *", "t.after[i] *")
+    source = (
+        source.replace("far_1 * far_1", "far_1")
+        .replace("x <= most", "x < most")
+        .replace("t.below[i] *", "t.after[i] *")
+    )
     source = source.replace("truth[i] * k + found[i]", "found[i] * k + truth[i]")
     assert source != working.source.read_text()
     wrong = tmp_path / working.source.name
