@@ -158,6 +158,7 @@ def compare(
     progress = progress or default_progress()
     dataset = recipe_of_run(folders[0]).data.open(progress)
     chosen = split or ("test" if dataset.splits.get("test") else "val")
+    dataset.items(chosen)  # told before anything is scored
     stored = [_counts_of(folder, chosen, progress) for folder in folders]
     _same_classes(folders, dataset.table)
     common = [name for name in MEASURES if all(name in counts for _, counts in stored)]
