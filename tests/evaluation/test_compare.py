@@ -87,7 +87,7 @@ def test_scores_of_older_weights_are_not_used(runs, tmp_path):
 def test_what_cannot_be_compared_is_told(runs, tmp_path):
     with pytest.raises(ConfigError, match="two or more"):
         compare(runs[:1], progress=Silent())
-    with pytest.raises(ConfigError, match="no split 'tset'.*Did you mean 'test'"):
+    with pytest.raises(ConfigError, match=r"no split 'tset'.*Did you mean 'test'"):
         compare(runs[:2], split="tset", progress=Silent())
     data = write_data(tmp_path / "data")
     names = ("a", "b", "c", "d")
