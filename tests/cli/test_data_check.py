@@ -1,28 +1,12 @@
 """`intarsia data check` and `data stats`: what is printed, what is written, which exit code."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from intarsia.cli import main as module
 from tests.conftest import write
-
-
-@pytest.fixture
-def intarsia(monkeypatch, capsys):
-    """Runs a command in this process: exit code, output, errors."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["intarsia", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            module.main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def leaking(folder):

@@ -8,26 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from intarsia.cli import main as module
 from intarsia.data import FolderConfig
 from intarsia.data.view import HEAT, heat_map, write_views
 from intarsia.losses.base import Border
 from intarsia.progress import Silent
 from tests.conftest import write
-
-
-@pytest.fixture
-def intarsia(monkeypatch, capsys):
-    """Runs a command in this process: exit code, output, errors."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["intarsia", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            module.main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_pictures_of_the_classes(intarsia, cells, tmp_path):

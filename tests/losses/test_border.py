@@ -11,16 +11,9 @@ from intarsia.errors import ConfigError, DataError
 from intarsia.losses import border
 from intarsia.losses.border import border_weight_map, weight_at
 from intarsia.ops.objects import objects_of
+from tests.both_forms import both_forms
 
-
-@pytest.fixture(params=["compiled", "plain"])
-def form(request, monkeypatch):
-    """Compiled, and as it is where there is no compiler."""
-    if request.param == "plain":
-        monkeypatch.setenv("INTARSIA_KERNEL", "0")
-    elif border.LIBRARY.load() is None:
-        pytest.skip(f"no compiled form here: {border.LIBRARY.state()}")
-    return request.param
+form = both_forms(border.LIBRARY)
 
 
 def by_definition(instances, w0=10.0, sigma=5.0):

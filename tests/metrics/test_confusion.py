@@ -8,18 +8,13 @@ import torch
 
 from intarsia.errors import ConfigError, DataError
 from intarsia.metrics import confusion
+from tests.both_forms import both_forms
 
 MODULE = sys.modules["intarsia.metrics.confusion"]
 KINDS = [torch.uint8, torch.int64, torch.int32, torch.int16, torch.uint16]
 
 
-@pytest.fixture(params=["compiled", "plain"], autouse=True)
-def form(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setenv("INTARSIA_KERNEL", "0")
-    elif MODULE.LIBRARY.load() is None:
-        pytest.skip(f"no compiled form here: {MODULE.LIBRARY.state()}")
-    return request.param
+form = both_forms(MODULE.LIBRARY, autouse=True)
 
 
 def drawn(num_classes, shape=(3, 17, 31), *, ignored=0.2, blocks=1):

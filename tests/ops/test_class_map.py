@@ -6,6 +6,7 @@ import torch
 
 from intarsia.ops import class_map as module
 from intarsia.ops.class_map import class_map
+from tests.both_forms import both_forms
 
 KINDS = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 ORDERS = {
@@ -21,13 +22,7 @@ ORDERS = {
 }
 
 
-@pytest.fixture(params=["compiled", "plain"], autouse=True)
-def form(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setenv("INTARSIA_KERNEL", "0")
-    elif module.LIBRARY.load() is None:
-        pytest.skip(f"no compiled form here: {module.LIBRARY.state()}")
-    return request.param
+form = both_forms(module.LIBRARY, autouse=True)
 
 
 def drawn(num_classes, shape, *, seed=0, ties=False):

@@ -5,15 +5,9 @@ import pytest
 
 from intarsia.ops import distance as module
 from intarsia.ops.distance import distance
+from tests.both_forms import both_forms
 
-
-@pytest.fixture(params=["compiled", "plain"])
-def form(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setenv("INTARSIA_KERNEL", "0")
-    elif module.LIBRARY.load() is None:
-        pytest.skip(f"no compiled form here: {module.LIBRARY.state()}")
-    return request.param
+form = both_forms(module.LIBRARY)
 
 
 def squared_to(region):

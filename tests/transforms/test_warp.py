@@ -12,18 +12,12 @@ from intarsia.transforms.geometry import Window, cut_window, draw_window
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment, resolve_augment
 from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.warp import LIBRARY, Bend, displacement, draw_bend, homography, places, warp
+from tests.both_forms import both_forms
 
 WHOLE = Window(0, 0, 36, 50)
 
 
-@pytest.fixture(params=["compiled", "plain"], autouse=True)
-def form(request, monkeypatch):
-    """Compiled, and as it is where there is no compiler."""
-    if request.param == "plain":
-        monkeypatch.setenv("INTARSIA_KERNEL", "0")
-    elif LIBRARY.load() is None:
-        pytest.skip(f"no compiled form here: {LIBRARY.state()}")
-    return request.param
+form = both_forms(LIBRARY, autouse=True)
 
 
 def sample(size=(36, 50), seed=0):
