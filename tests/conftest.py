@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from intarsia.data.cells import write_cells_folder
 from intarsia.progress import Silent
+
+settings.register_profile("repeatable", derandomize=True)  # HYPOTHESIS_PROFILE=default draws anew in each run
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("INTARSIA_TEST_DATA", ROOT.parent / "shared"))

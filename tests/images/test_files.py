@@ -160,6 +160,18 @@ def test_pages_and_floats_are_refused(tmp_path):
         read_image(tmp_path / "float.tif")
 
 
+def test_a_tiff_whose_second_page_has_no_size_is_damaged(tmp_path):
+    """Pillow raises TypeError here, when it counts the pages."""
+    one = bytearray(encoded("TIFF"))
+    start = int.from_bytes(one[4:8], "little")
+    entries = int.from_bytes(one[start : start + 2], "little")
+    following = start + 2 + 12 * entries
+    one[following : following + 4] = len(one).to_bytes(4, "little")
+    (tmp_path / "x.tif").write_bytes(bytes(one) + (0).to_bytes(6, "little"))
+    with pytest.raises(FileError, match=r"Missing dimensions.*E_CORRUPT"):
+        read_image(tmp_path / "x.tif")
+
+
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())

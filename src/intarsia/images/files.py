@@ -97,10 +97,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if "truncated" in str(error).lower():
             raise FileError(path, "E_TRUNCATED", "is cut off: the end of the file is missing") from None
         raise FileError(path, "E_CORRUPT", f"cannot be read ({error})") from None
-    except (SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError) as error:
+    except Exception as error:  # decoders raise all sorts over damage: SyntaxError, TypeError, struct.error, ...
         if "MAX_TEXT" in str(error):
             raise FileError(path, "E_METADATA_BOMB", "holds text that unpacks to more than 1 MB; strip it") from None
-        raise FileError(path, "E_CORRUPT", f"is damaged ({error})") from None
+        raise FileError(path, "E_CORRUPT", f"is damaged ({error or type(error).__name__})") from error
 
 
 def _too_large(path: Path) -> FileError:
