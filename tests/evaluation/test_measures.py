@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from intarsia.metrics.intervals import interval
 from intarsia.metrics.overlap import overlap_scores
 from intarsia.ops.objects import parts_of
 from intarsia.progress import Silent
+from intarsia.recipes.recipe import EvaluateConfig
 from intarsia.training.validation import Scored
 from tests.evaluation.tiny import write_data, write_run
 
@@ -204,6 +206,11 @@ def test_evaluate_keeps_every_image_s_counts_and_shows_the_sections(run):
     assert "IoU between" in text
     evaluate(run, device="cpu", progress=Silent())
     assert "boundary" not in json.loads((run / "report" / "test.json").read_text())
+
+
+def test_the_recipe_names_every_measure_and_no_other():
+    (names,) = [each for each in get_args(EvaluateConfig.model_fields["metrics"].annotation) if each is not ...]
+    assert set(get_args(names)) == {*MEASURES, "all"}
 
 
 def test_metrics_of_the_recipe_are_scored_without_asking(run):

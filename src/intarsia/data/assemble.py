@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,10 @@ class SourceConfig(DataConfig):
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"fold must be below folds ({self.folds}), got {self.fold}")
         return self
+
+    def of_run(self, folder: Path) -> Self:
+        file = folder / "splits.json"  # every kind of source has the setting `splits`
+        return self.replace({"splits": str(file), "folds": None, "group": None} if file.is_file() else {})
 
     def read(self, progress: Progress) -> Reading:
         """Find, read and check every file.
@@ -206,10 +210,8 @@ def assemble(reading: Reading, config: SourceConfig) -> Dataset:
 
 def class_pixels(entry: Entry, table: ClassTable) -> NDArray[np.int64]:
     """(K,) pixels of each class in one mask."""
-    totals, mask, decoder = np.zeros(256, np.int64), entry.mask, entry.decoder
-    values = np.asarray(mask["values"], np.int64).reshape(-1, 2)
-    classes = decoder.of_colours(values[:, 0].astype(np.int32)) if mask["coloured"] else decoder.values[values[:, 0]]
-    np.add.at(totals, classes, values[:, 1])
+    totals = np.zeros(256, np.int64)
+    np.add.at(totals, *entry.decoder.of_scanned(entry.mask))
     return totals[: table.count]
 
 

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intarsia.classes import IGNORE
-from intarsia.data.base import Dataset, Item
+from intarsia.data.base import Dataset, Item, evenly
 from intarsia.data.sheet import Section, Tile, draw_sheet, present_in, small_map, small_photo, tile_of
-from intarsia.images.overlay import overlay
+from intarsia.images.overlay import overlay_of_sample
 from intarsia.transforms.pipeline import AugmentConfig, augment
-from intarsia.transforms.preprocess import Preprocess, resize_image, resize_mask, to_channels
+from intarsia.transforms.preprocess import Preprocess, median_size, resize_image, resize_mask, to_channels
 
 STREAM = 0x5EE
 """The second word of the Philox key."""
@@ -38,16 +37,12 @@ def sheet_of_samples(
     """
     items = dataset.items(split)
     if size is None:
-        height, width = (
-            int(np.median([getattr(item, side) for item in items]) * scale) for side in ("height", "width")
-        )
-        size = min(512, max(1, height)), min(512, max(1, width))
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+        size = median_size([(item.height, item.width) for item in items], scale)
     tiles = []
-    for place in places:
+    for place in evenly(len(items), count):
         item = items[place]
         tiles.append(tile_of(dataset, item, item.name))
-        tiles += _samples(dataset, item, config, size, scale, seed=seed + int(place), count=columns - 1)
+        tiles += _samples(dataset, item, config, size, scale, seed=seed + place, count=columns - 1)
     words = config.name or "settings of its own"
     heading = f"{dataset.label}: augmentation {words}, samples of {size[0]} x {size[1]}; first the image as it is"
     return draw_sheet([Section(heading, tiles)], dataset.table, present_in(dataset, (split,)), columns=columns)
@@ -73,7 +68,5 @@ def _samples(
         unit = sample.image.clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
         photo = small_photo((unit * 255).round().astype(np.uint8))
         classes = small_map(sample.mask.numpy(), photo.shape)
-        picture = overlay(photo, classes, dataset.table)
-        picture[classes == IGNORE] = photo[classes == IGNORE] // 3
-        tiles.append(Tile(picture, f"sample {number + 1}"))
+        tiles.append(Tile(overlay_of_sample(photo, classes, dataset.table), f"sample {number + 1}"))
     return tiles

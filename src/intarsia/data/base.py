@@ -171,6 +171,11 @@ class Dataset:
         return border_weights(self, item, border)
 
 
+def evenly(total: int, count: int) -> list[int]:
+    """At most `count` positions below `total`, evenly from the first to the last."""
+    return [int(place) for place in np.linspace(0, total - 1, min(count, total)).round()]
+
+
 class MaskDecoder:
     """Values or colours of mask files to class numbers.
 
@@ -202,6 +207,12 @@ class MaskDecoder:
                 "which the class table does not know. Add it to classes.yaml."
             )
         return classes.astype(np.uint8)
+
+    def of_scanned(self, mask: Mapping[str, Any]) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+        """Class number and pixels of each value or colour that a scan met in a mask; `UNKNOWN` for what nobody said."""
+        met = np.asarray(mask["values"], np.int64).reshape(-1, 2)
+        classes = self.of_colours(met[:, 0].astype(np.int32)) if mask["coloured"] else self.values[met[:, 0]]
+        return classes, met[:, 1]
 
     def of_colours(self, packed: NDArray[np.int32]) -> NDArray[np.int16]:
         """Class numbers of packed colours. Greys that are no class colour are read as values."""

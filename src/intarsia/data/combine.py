@@ -15,14 +15,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from intarsia.config import read_yaml
 from intarsia.data.assemble import Entry, Reading, SourceConfig, mapped, split_reading, with_classes
 from intarsia.data.base import DATASETS, SPLITS, DataConfig
 from intarsia.data.classmap import merged_table, numbers
+from intarsia.data.layout import read_splits
 from intarsia.errors import ConfigError, DataError
 from intarsia.progress import Progress
 from intarsia.registry import did_you_mean
@@ -50,10 +50,6 @@ class CombinedConfig(SourceConfig):
     """Order of the classes; empty: as they appear, part by part."""
     splits: str | None = None
     """File of names, {train: [...], val: [...], test: [...]}, as a run writes it; null: each part's own."""
-
-    def of_run(self, folder: Path) -> Self:
-        file = folder / "splits.json"
-        return self.replace({"splits": str(file), "folds": None, "group": None} if file.is_file() else {})
 
     def read(self, progress: Progress) -> Reading:
         if not self.parts:
@@ -102,12 +98,9 @@ def _relisted(reading: Reading, file: Path) -> Reading:
     """The images that a file lists, in its split.
 
     Raises:
-        DataError: it names an image that is not there.
+        DataError: it is no file of lists, or names an image that is not there.
     """
-    lists = read_yaml(file)
-    if not isinstance(lists, dict):
-        raise DataError(f"{file}: must hold lists of names: train: [a, b], val: [c], test: [d].")
-    where = {str(name): split for split in SPLITS for name in lists.get(split) or ()}
+    where = read_splits(file)
     known = {entry.item.name for entry in reading.entries}
     if missing := sorted(where.keys() - known):
         hint = did_you_mean(missing[0], known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +42,8 @@ class Description:
     def text(self) -> str:
         """One fact a line, and a table of classes."""
         data = self.dataset
-        sizes = Counter((item.height, item.width) for items in data.splits.values() for item in items)
-        shown = ", ".join(f"{height} x {width} ({count})" for (height, width), count in sizes.most_common(4))
+        sizes = Stats(data).sizes
+        shown = ", ".join(f"{height} x {width} ({count})" for (height, width), count in sizes[:4])
         more = f" and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
         kind = "grey" if data.channels == 1 else "colour"
         depth = (

@@ -29,7 +29,7 @@ from intarsia.data.checks import Findings, check_values, infer_table
 from intarsia.data.layout import Layout, Pair, find_pairs
 from intarsia.data.scan import ScannedPair, scan
 from intarsia.errors import ConfigError, DataError, SaveError
-from intarsia.images.files import read_image, read_mask, write_class_map
+from intarsia.images.files import orientation_of, read_image, read_mask, write_class_map
 from intarsia.images.sniff import junk_after, true_ending
 from intarsia.progress import Progress
 from intarsia.runs import write_json
@@ -270,7 +270,7 @@ class _Work:
 
     def _orientation(self, pair: Pair) -> int:
         with Image.open(pair.image) as image:  # type: ignore[arg-type]
-            return int(image.getexif().get(0x0112, 1))
+            return orientation_of(image)
 
     def _place(self, pair: Pair, kind: str, ending: str) -> Path:
         below = Path(pair.split or "") / kind if self.by_folder else Path(kind)

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from intarsia.classes import IGNORE, UNKNOWN
 from intarsia.data.base import Dataset, Item, MaskDecoder
 from intarsia.data.checks import SHOWN, Problem
@@ -124,8 +122,7 @@ def _seen(dataset: Dataset, progress: Progress) -> list[_Seen]:
 def _classes(mask: dict[str, Any], decoder: MaskDecoder) -> frozenset[int] | None:
     if not mask:
         return None
-    numbers = np.asarray(mask["values"], np.int64).reshape(-1, 2)[:, 0]
-    classes = decoder.of_colours(numbers.astype(np.int32)) if mask["coloured"] else decoder.values[numbers]
+    classes, _ = decoder.of_scanned(mask)
     return None if (classes == UNKNOWN).any() else frozenset(int(number) for number in classes)
 
 

@@ -178,6 +178,23 @@ def apply_split_file(root: Path, layout: Layout, given: Path | None) -> None:
     )
     if file is None:
         return
+    where = read_splits(file)
+    known = {pair.name for pair in layout.pairs if pair.image}
+    if missing := sorted(where.keys() - known):
+        raise DataError(f"{file}: lists {len(missing)} names without an image, first {missing[0]!r}.")
+    layout.split_source = file.name
+    left_out = [pair for pair in layout.pairs if pair.name not in where]
+    if left_out:
+        layout.notes.append(f"{file.name} leaves out {len(left_out)} images, first {left_out[0].name}")
+    layout.pairs = [replace(pair, split=where[pair.name]) for pair in layout.pairs if pair.name in where]
+
+
+def read_splits(file: Path) -> dict[str, str]:
+    """Name to split, of a file of lists: {train: [...], val: [...], test: [...]}; endings of image files are left out.
+
+    Raises:
+        DataError: it is no such file, or names something twice.
+    """
     try:
         lists = read_yaml(file)
     except ConfigError as error:
@@ -196,11 +213,4 @@ def apply_split_file(root: Path, layout: Layout, given: Path | None) -> None:
             if stem in where:
                 raise DataError(f"{file}: {name!r} is listed twice ({where[stem]} and {split}).")
             where[stem] = split
-    known = {pair.name for pair in layout.pairs if pair.image}
-    if missing := sorted(where.keys() - known):
-        raise DataError(f"{file}: lists {len(missing)} names without an image, first {missing[0]!r}.")
-    layout.split_source = file.name
-    left_out = [pair for pair in layout.pairs if pair.name not in where]
-    if left_out:
-        layout.notes.append(f"{file.name} leaves out {len(left_out)} images, first {left_out[0].name}")
-    layout.pairs = [replace(pair, split=where[pair.name]) for pair in layout.pairs if pair.name in where]
+    return where

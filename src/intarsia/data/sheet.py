@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from intarsia.classes import ClassTable
-from intarsia.data.base import Dataset, Item
+from intarsia.data.base import Dataset, Item, evenly
 from intarsia.data.checks import FolderProblems
 from intarsia.data.inspection import Finding
 from intarsia.errors import DataError, SaveError
@@ -142,8 +142,7 @@ def small_map(classes_HW: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[
 def sheet_of_split(dataset: Dataset, split: str, count: int) -> Rgb:
     """`count` items of a split, evenly from its first to its last, with the classes over them."""
     items = dataset.items(split)
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    chosen = [items[place] for place in places]
+    chosen = [items[place] for place in evenly(len(items), count)]
     heading = f"{dataset.label}: {len(chosen)} of {len(items)} images of {split}"
     tiles = [tile_of(dataset, item, item.name) for item in chosen]
     return draw_sheet([Section(heading, tiles)], dataset.table, present_in(dataset, (split,)))
@@ -158,8 +157,7 @@ def sheet_of_findings(dataset: Dataset, findings: Sequence[Finding], *, most: in
             sections.append(Section(f"{finding.code}  {finding.title}  ({finding.count})", tiles))
     for split in dataset.class_pixels:
         items = dataset.items(split)
-        places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
-        tiles = [tile_of(dataset, items[place], items[place].name) for place in places]
+        tiles = [tile_of(dataset, items[place], items[place].name) for place in evenly(len(items), most)]
         sections.append(Section(f"{split}: {len(tiles)} of {len(items)}", tiles))
     return draw_sheet(sections, dataset.table, present_in(dataset, tuple(dataset.class_pixels)), columns=most)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from intarsia.data.base import Dataset, Item
+from intarsia.data.base import Dataset, Item, evenly
 from intarsia.errors import SaveError
 from intarsia.images.overlay import Rgb, overlay, to_rgb8, with_legend
 
@@ -49,9 +49,8 @@ def write_views(
         SaveError: a picture cannot be written.
     """
     items = dataset.items(split)
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     views = []
-    for place in places:
+    for place in evenly(len(items), count):
         item = items[place]
         picture, caption = _picture(dataset, item, border)
         safe = re.sub(r"[^\w.-]+", "-", item.name).strip("-.")[-60:]

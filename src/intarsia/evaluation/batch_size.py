@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +12,8 @@ from intarsia.data.base import Dataset
 from intarsia.devices import Device, available_memory, choose_device
 from intarsia.models.base import SegmentationModel
 from intarsia.recipes.recipe import Recipe
+from intarsia.transforms.preprocess import median_size
 
-LARGEST_SAMPLE = 512
-"""As training: larger images are cut."""
 _PER_WEIGHT = 16
 """Bytes: weight, gradient and AdamW's two moments, float32."""
 _MARGIN = 1.1
@@ -62,10 +60,11 @@ def largest_batch(recipe: Recipe, dataset: Dataset) -> BatchEstimate | None:
     config = config.replace(
         num_classes=config.num_classes or dataset.table.count, in_channels=config.in_channels or dataset.channels
     )
+    sizes = [(item.height, item.width) for item in dataset.items("train")]
     try:
         with torch.device("meta"):
             model = config.build()
-        size = recipe.data.size or model.sample_size(*_median_size(dataset, recipe.data.scale))
+        size = recipe.data.size or model.sample_size(*median_size(sizes, recipe.data.scale))
         each = _kept_bytes(model, size)
     except Exception:  # a network may look at values, which are not computed here: then there is no estimate
         return None
@@ -96,12 +95,6 @@ def _kept_bytes(model: SegmentationModel, size: tuple[int, int]) -> int:
     return (
         sum(count for count, _ in kept.values()) // 2 + int(logits.nelement()) * 8
     )  # logits, softmax and their gradients
-
-
-def _median_size(dataset: Dataset, scale: float) -> tuple[int, int]:
-    sizes = [(item.height * scale, item.width * scale) for item in dataset.items("train")]
-    height, width = (max(1, int(np.median([size[axis] for size in sizes]))) for axis in (0, 1))
-    return min(height, LARGEST_SAMPLE), min(width, LARGEST_SAMPLE)
 
 
 def _free(device: Device) -> int:

@@ -25,13 +25,13 @@ from intarsia.evaluation.measures import (
     Found,
     Scores,
     about_intervals,
-    as_plain,
     choose_measures,
     judge,
     shaped_as,
 )
-from intarsia.evaluation.scores import number, read_counts, weights_of
+from intarsia.evaluation.scores import between, number, read_counts, weights_of
 from intarsia.metrics.intervals import paired_difference
+from intarsia.metrics.plain import plain
 from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import recipe_of_run
 from intarsia.runs import find_model, read_manifest
@@ -80,9 +80,7 @@ class Comparison:
                 "run": side.run,
                 "less": self.sides[0].run,
                 **{
-                    name: {
-                        key: as_plain(np.stack([gap.value[key], gap.low[key], gap.high[key]], -1)) for key in gap.value
-                    }
+                    name: {key: plain(np.stack([gap.value[key], gap.low[key], gap.high[key]], -1)) for key in gap.value}
                     for name, gap in gaps.items()
                 },
             }
@@ -228,7 +226,7 @@ def _at(scores: Scores, key: str, place: int | None) -> float:
 def _between(value: float, low: float, high: float) -> str:
     if np.isnan(value):
         return "-"
-    return number(value) + ("" if np.isnan(low) else f" ({number(low)} to {number(high)})")
+    return number(value) + (f" ({between(low, high)})" if between(low, high) else "")
 
 
 def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from intarsia.classes import ClassTable
-from intarsia.evaluation.scores import Evaluation
+from intarsia.evaluation.scores import Evaluation, between
 
 MOST_ROWS = 40
 """Classes that the confusion matrix shows."""
@@ -60,7 +60,7 @@ class ClassBar:
     @property
     def between(self) -> str:
         """The interval in words; "" where there is none."""
-        return f"{self.low:.3f} to {self.high:.3f}" if math.isfinite(self.low) else ""
+        return between(self.low, self.high)
 
     @property
     def ratio(self) -> str:

@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from intarsia.classes import IGNORE, ClassTable
 from intarsia.data.base import Dataset
@@ -34,6 +34,7 @@ from intarsia.metrics.em import EmCounts, em_counts
 from intarsia.metrics.instances import PERCENT, MatchCounts, match_objects, object_scores
 from intarsia.metrics.intervals import LEVEL, ROUNDS, interval
 from intarsia.metrics.overlap import overlap_scores
+from intarsia.metrics.plain import plain
 from intarsia.ops.objects import parts_of
 from intarsia.registry import did_you_mean
 from intarsia.training.validation import Scored
@@ -269,12 +270,17 @@ class Found:
     high: Scores
     """The interval of each score."""
 
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the measure tells beside its scores."""
+        return self.measure.facts(self.counts.sum(0))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            **{key: as_plain(value) for key, value in self.scores.items()},
-            "intervals": {key: as_plain(np.stack([self.low[key], self.high[key]], -1)) for key in self.scores},
-            **self.measure.facts(self.counts.sum(0)),
+            **{key: plain(value) for key, value in self.scores.items()},
+            "intervals": {key: plain(np.stack([self.low[key], self.high[key]], -1)) for key in self.scores},
+            **self.facts,
         }
 
 
@@ -314,14 +320,6 @@ def shaped_as(scores: Scores, row: Floats) -> Scores:
     sizes = [np.atleast_1d(value).size for value in scores.values()]
     parts = np.split(row, np.cumsum(sizes)[:-1])
     return {key: part.reshape(scores[key].shape) for (key, part) in zip(scores, parts, strict=True)}
-
-
-def as_plain(value: ArrayLike) -> Any:
-    """For JSON; null for NaN."""
-    listed = np.asarray(value, np.float64)
-    if listed.ndim:
-        return [as_plain(part) for part in listed]
-    return None if np.isnan(listed) else float(listed)
 
 
 def about_intervals(images: int) -> str:

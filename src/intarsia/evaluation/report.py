@@ -24,8 +24,8 @@ from intarsia.evaluation import figures
 from intarsia.evaluation.figures import ClassBar, percent, score, whole
 from intarsia.evaluation.measures import about_intervals
 from intarsia.evaluation.pictures import PANELS, Picture, draw_pictures, error_kinds
-from intarsia.evaluation.scores import Evaluation, ImageScores
-from intarsia.evaluation.sections import Figure, Section, between, sections
+from intarsia.evaluation.scores import Evaluation, ImageScores, between
+from intarsia.evaluation.sections import Figure, Section, sections
 from intarsia.prediction.predictor import Predictor
 from intarsia.recipes.recipe import Recipe
 from intarsia.runs import MANIFEST, environment, write_text

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from intarsia.classes import ClassTable
 from intarsia.data.base import Item
 from intarsia.errors import IntegrityError
-from intarsia.evaluation.measures import MEASURES, SHOWN, Found, about_intervals, as_plain
+from intarsia.evaluation.measures import MEASURES, SHOWN, Found, about_intervals
 from intarsia.metrics.intervals import interval
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
+from intarsia.metrics.plain import plain
 from intarsia.runs import WEIGHTS, write_bytes
 
 
@@ -88,7 +89,7 @@ class Evaluation:
             values = np.array([getattr(image.scores, key) for image in self.images], np.float64)
             there = values[~np.isnan(values)]
             low, high = interval(values) if len(values) else (np.nan, np.nan)
-            found[key] = as_plain(np.array([there.mean() if there.size else np.nan, low, high]))
+            found[key] = plain(np.array([there.mean() if there.size else np.nan, low, high]))
         return found
 
     def _image_dict(self, image: ImageScores) -> dict[str, Any]:
@@ -147,10 +148,15 @@ def _measure_lines(stored: dict[str, Any]) -> list[str]:
         for key, value in found.items():
             if key in SHOWN and not isinstance(value, list):
                 low, high = found["intervals"][key]
-                between = "" if None in (low, high) else f" ({number(low)} to {number(high)})"
-                parts.append(f"{SHOWN[key]} {'-' if value is None else number(value)}{between}")
+                words = f" ({between(low, high)})" if between(low, high) else ""
+                parts.append(f"{SHOWN[key]} {'-' if value is None else number(value)}{words}")
         lines += ["  " + " · ".join(parts[place : place + 2]) for place in range(0, len(parts), 2)]
     return lines
+
+
+def between(low: float | None, high: float | None) -> str:
+    """An interval in words; "" where there is none."""
+    return "" if low is None or high is None or math.isnan(low) else f"{number(low)} to {number(high)}"
 
 
 def number(value: float) -> str:

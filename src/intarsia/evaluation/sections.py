@@ -11,7 +11,7 @@ import numpy as np
 
 from intarsia.evaluation.figures import percent, whole
 from intarsia.evaluation.measures import SHOWN, Found
-from intarsia.evaluation.scores import Evaluation, number
+from intarsia.evaluation.scores import Evaluation, between, number
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,6 @@ class Section:
     """Of the reliability chart."""
 
 
-def between(low: float, high: float) -> str:
-    """An interval in words; "" where there is none."""
-    return "" if math.isnan(low) or math.isnan(high) else f"{number(low)} to {number(high)}"
-
-
 def sections(evaluation: Evaluation) -> list[Section]:
     """Of every measure that was scored beside overlap."""
     makers: Mapping[str, Callable[[Evaluation, Found], Section]] = {
@@ -71,7 +66,7 @@ def sections(evaluation: Evaluation) -> list[Section]:
 
 
 def _boundary(evaluation: Evaluation, found: Found) -> Section:
-    facts = found.measure.facts(found.counts.sum(0))
+    facts = found.facts
     keys = ("boundary_f1", "boundary_iou", "hausdorff95", "surface_distance")
     note = (
         "How near the outlines of prediction and truth are. F1 is over outline pixels within 0.75 % of the image diagonal, "
@@ -87,7 +82,7 @@ def _boundary(evaluation: Evaluation, found: Found) -> Section:
 
 
 def _objects(evaluation: Evaluation, found: Found) -> Section:
-    facts = found.measure.facts(found.counts.sum(0))
+    facts = found.facts
     drawn = any(image.item.instances is not None for image in evaluation.images)
     truth = "as drawn" if drawn else "connected parts of the mask"
     note = (
@@ -105,7 +100,7 @@ def _objects(evaluation: Evaluation, found: Found) -> Section:
 
 
 def _calibration(evaluation: Evaluation, found: Found) -> Section:
-    facts = found.measure.facts(found.counts.sum(0))
+    facts = found.facts
     total = max(1, sum(facts["bin_pixels"]))
     note = (
         "Of the pixels whose class has a probability of about 0.8, about 80 % should be right: on the diagonal. Below it the "
@@ -131,7 +126,7 @@ def _calibration(evaluation: Evaluation, found: Found) -> Section:
 
 
 def _em(evaluation: Evaluation, found: Found) -> Section:
-    facts = found.measure.facts(found.counts.sum(0))
+    facts = found.facts
     note = (
         "As in the ISBI 2012 challenge (Arganda-Carreras et al. 2015): V_Rand and V_Info of regions after thinning the "
         "membrane, best at 1; errors best at 0. Each at the threshold that is best for the whole stack: "

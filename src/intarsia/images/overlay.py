@@ -45,6 +45,13 @@ def overlay(image: Rgb, classes_HW: NDArray[np.uint8], table: ClassTable, *, opa
     return mixed.round().astype(np.uint8)
 
 
+def overlay_of_sample(image: Rgb, classes_HW: NDArray[np.uint8], table: ClassTable) -> Rgb:
+    """The overlay of a training sample; what is ignored, such as what lies outside the image, is dark."""
+    shaded = overlay(image, classes_HW, table)
+    shaded[classes_HW == IGNORE] //= 3
+    return shaded
+
+
 def is_background(table: ClassTable) -> bool:
     """Whether class 0 means "nothing of interest"."""
     return table.names[0].strip().lower() in ("background", "bg", "void", "none", "other")

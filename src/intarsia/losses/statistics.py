@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from intarsia.classes import IGNORE
 from intarsia.losses.kernel import KERNEL, Kernel, fitting, wrong_class
+from intarsia.ops.pieces import readable
 
 Statistics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]
 PIECE = {"cpu": 1 << 18, "other": 1 << 26}
@@ -173,13 +174,7 @@ class _KernelNll(torch.autograd.Function):
 
 def _kernel_for(logits_NKP: Tensor, mask_NP: Tensor) -> Kernel | None:
     """The kernel, for float32 on the processor, if there is one; it reads real tensors, not those of a tracing."""
-    fits = (
-        logits_NKP.dtype == torch.float32
-        and logits_NKP.device.type == mask_NP.device.type == "cpu"
-        and type(logits_NKP) in (Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and 0 < logits_NKP.shape[1] <= IGNORE
-    )
+    fits = logits_NKP.dtype == torch.float32 and readable(logits_NKP, mask_NP) and 0 < logits_NKP.shape[1] <= IGNORE
     return KERNEL.load() if fits else None
 
 

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from intarsia.classes import IGNORE
 from intarsia.errors import ConfigError, DataError
+from intarsia.metrics.plain import plain
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -110,17 +111,7 @@ class BoundaryScores:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; null where a class has no score."""
 
-        def plain(value: float) -> float | None:
-            return None if np.isnan(value) else float(value)
-
-        found: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float):
-                found[field.name] = plain(value)
-            else:
-                found[field.name] = [plain(v) for v in value] if value.dtype.kind == "f" else value.tolist()
-        return found
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
 
 def boundary_counts(

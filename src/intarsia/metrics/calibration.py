@@ -26,6 +26,7 @@ from torch import Tensor
 
 from intarsia.classes import IGNORE
 from intarsia.errors import ConfigError, DataError
+from intarsia.metrics.plain import plain
 
 Floats = NDArray[np.float64]
 
@@ -84,9 +85,6 @@ class CalibrationScores:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; null where there is no score."""
 
-        def plain(value: float) -> float | None:
-            return None if np.isnan(value) else float(value)
-
         return {
             "expected_calibration_error": plain(self.expected_calibration_error),
             "maximum_calibration_error": plain(self.maximum_calibration_error),
@@ -94,8 +92,8 @@ class CalibrationScores:
             "accuracy": plain(self.accuracy),
             "confidence": plain(self.confidence),
             "bin_edges": self.bin_edges.tolist(),
-            "bin_accuracy": [plain(value) for value in self.bin_accuracy],
-            "bin_confidence": [plain(value) for value in self.bin_confidence],
+            "bin_accuracy": plain(self.bin_accuracy),
+            "bin_confidence": plain(self.bin_confidence),
             "bin_pixels": self.bin_pixels.tolist(),
         }
 

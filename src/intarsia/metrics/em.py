@@ -43,7 +43,8 @@ from numpy.typing import NDArray
 
 from intarsia.classes import IGNORE
 from intarsia.errors import ConfigError, DataError
-from intarsia.metrics.instances import contingency, plain, same_shape, sums_by
+from intarsia.metrics.instances import contingency, same_shape, sums_by
+from intarsia.metrics.plain import plain
 from intarsia.ops.objects import parts_of
 
 THRESHOLDS = tuple(accumulate([0.0] + [0.1] * 10))

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from intarsia.classes import IGNORE
 from intarsia.errors import DataError
+from intarsia.metrics.plain import plain
 from intarsia.ops.objects import parts_of
 
 PERCENT = tuple(range(50, 100, 5))
@@ -244,13 +245,6 @@ def sums_by(numbers: Integers, pixels: Integers) -> tuple[Integers, Integers, ND
     sums = np.zeros(found.size, np.int64)
     np.add.at(sums, places, pixels)
     return found, sums, places
-
-
-def plain(value: Any) -> Any:
-    """A score for JSON: null for NaN, a list for a tuple."""
-    if isinstance(value, tuple):
-        return [plain(part) for part in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def same_shape(truth: NDArray[Any], other: NDArray[Any], name: str) -> None:

@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from intarsia.metrics.plain import plain
+
 Floats = NDArray[np.float64]
 
 
@@ -60,23 +62,19 @@ class OverlapScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; null where a class has no score."""
-
-        def plain(value: float) -> float | None:
-            return None if np.isnan(value) else float(value)
-
         return {
             "pixel_accuracy": plain(self.pixel_accuracy),
             "mean_accuracy": plain(self.mean_accuracy),
             "mean_iou": plain(self.mean_iou),
             "mean_dice": plain(self.mean_dice),
             "frequency_weighted_iou": plain(self.frequency_weighted_iou),
-            "iou": [plain(value) for value in self.iou],
-            "dice": [plain(value) for value in self.dice],
+            "iou": plain(self.iou),
+            "dice": plain(self.dice),
             "truth_pixels": self.truth_pixels.tolist(),
             "predicted_pixels": self.predicted_pixels.tolist(),
             "kappa": plain(self.kappa),
-            "precision": [plain(value) for value in self.precision],
-            "recall": [plain(value) for value in self.recall],
+            "precision": plain(self.precision),
+            "recall": plain(self.recall),
         }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from intarsia.data.base import Dataset
@@ -19,10 +18,9 @@ from intarsia.progress import Progress
 from intarsia.recipes.recipe import Recipe, TrainConfig
 from intarsia.training.feed import Feeder, stack
 from intarsia.training.trial import faster_with_channels_last
-from intarsia.transforms.preprocess import Preprocess
+from intarsia.transforms.preprocess import Preprocess, median_size
 
 DEFAULT_EPOCHS = 50.0
-LARGEST_SAMPLE = 512
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,9 @@ def set_up(recipe: Recipe, progress: Progress, began: Mapping[str, Any] | None =
         depthwise_in_float32(model)
     preprocess = Preprocess(**began["preprocess"]) if began else _preprocess(recipe, dataset, model)
     model.start = began["weights"] if began else model.start
-    size = recipe.data.size or model.sample_size(*_median_size(dataset, preprocess))
+    size = recipe.data.size or model.sample_size(
+        *median_size([(item.height, item.width) for item in dataset.items("train")], preprocess.scale)
+    )
     feeder = Feeder(
         dataset=dataset,
         items=dataset.items("train"),
@@ -113,12 +113,6 @@ def _preprocess(recipe: Recipe, dataset: Dataset, model: SegmentationModel) -> P
         repeated = channels // dataset.channels if channels % dataset.channels == 0 else 1
         mean, std = dataset.mean * repeated, dataset.std * repeated
     return Preprocess(channels=channels, value_range=dataset.value_range, mean=mean, std=std, scale=recipe.data.scale)
-
-
-def _median_size(dataset: Dataset, preprocess: Preprocess) -> tuple[int, int]:
-    sizes = [preprocess.scaled_size(item.height, item.width) for item in dataset.items("train")]
-    height, width = (int(np.median([size[axis] for size in sizes])) for axis in (0, 1))
-    return min(height, LARGEST_SAMPLE), min(width, LARGEST_SAMPLE)
 
 
 def _workers(given: int | None, device: Device) -> int:

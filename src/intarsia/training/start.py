@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from intarsia import __version__
-from intarsia.classes import IGNORE
 from intarsia.config import to_yaml
 from intarsia.errors import ConfigError, SaveError
-from intarsia.images.overlay import overlay
+from intarsia.images.overlay import overlay_of_sample
 from intarsia.progress import Progress
 from intarsia.recipes.recipe import Recipe
 from intarsia.runs import environment, new_run_folder, write_json, write_text
@@ -87,9 +86,7 @@ def draw_augmented(feeder: Feeder, path: Path, count: int = 8) -> None:
         rgb = unit if unit.shape[0] == 3 else np.repeat(unit[:1], 3, axis=0)
         picture = (rgb.transpose(1, 2, 0) * 255).round().astype(np.uint8)
         classes = mask.numpy()
-        shaded = overlay(picture, classes, feeder.dataset.table)
-        shaded[classes == IGNORE] //= 3
-        tiles.append(np.concatenate([picture, shaded]))
+        tiles.append(np.concatenate([picture, overlay_of_sample(picture, classes, feeder.dataset.table)]))
     half = count // 2
     rows = [np.concatenate(tiles[start : start + half], axis=1) for start in (0, half)]
     Image.fromarray(np.concatenate(rows)).save(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,21 @@ from torch.nn import functional as F
 
 from intarsia.config import Config
 from intarsia.errors import DataError
+
+LARGEST_SAMPLE = 512
+"""Pixels a side of training samples where nobody says how large they are."""
+
+
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """(height, width) after a resize by `scale`."""
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def median_size(sizes: Sequence[tuple[int, int]], scale: float) -> tuple[int, int]:
+    """(height, width) of samples where nobody says it: that of the median image after scaling, at most 512 a side."""
+    scaled = np.array([scaled_size(height, width, scale) for height, width in sizes])
+    height, width = (int(side) for side in np.median(scaled, axis=0))
+    return min(height, LARGEST_SAMPLE), min(width, LARGEST_SAMPLE)
 
 
 class Preprocess(Config):
@@ -37,7 +54,7 @@ class Preprocess(Config):
 
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) after the resize by `scale`."""
-        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
+        return scaled_size(height, width, self.scale)
 
     def normalise(self, unit_CHW: Tensor) -> Tensor:
         """(..., C, H, W) on the 0..1 scale to mean 0 and deviation 1."""

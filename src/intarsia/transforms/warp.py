@@ -149,13 +149,14 @@ def _plain(
 ) -> Warped:
     """On any device, in torch."""
     image_size = (mask_HW.shape[0], mask_HW.shape[1])
-    at_2hw = places(homography(window, size, bend), bend.nodes, image_size, size)
+    matrix = homography(window, size, bend)
+    at_2hw = places(matrix, bend.nodes, image_size, size)
     row, column = at_2hw.floor().long()
     inside = (row >= 0) & (row < image_size[0]) & (column >= 0) & (column < image_size[1])
     nearest = row.clamp(0, image_size[0] - 1) * image_size[1] + column.clamp(0, image_size[1] - 1)
     outside = torch.tensor(IGNORE, dtype=mask_HW.dtype)
     mask = torch.where(inside, mask_HW.reshape(-1)[nearest], outside)
-    part, start, scale = _antialiased(image_CHW, homography(window, size, bend), bend, window, size)
+    part, start, scale = _antialiased(image_CHW, matrix, bend, window, size)
     shifted = (at_2hw - torch.tensor(start)[:, None, None]) * torch.tensor(scale)[:, None, None]
     image = _sampled(part, shifted.float())
     weights = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from intarsia.classes import ClassTable
 from intarsia.data.assemble import Reading, SourceConfig, counts_in_words, notes_on, reading_of
@@ -41,10 +41,6 @@ class Published(SourceConfig):
     """Its folder, as it is once unpacked; `intarsia data download NAME` fetches it or says how to get it."""
     splits: str | None = None
     """File of names, {train: [...], val: [...], test: [...]}; null: the data set's own split, else drawn."""
-
-    def of_run(self, folder: Path) -> Self:
-        file = folder / "splits.json"
-        return self.replace({"splits": str(file), "folds": None, "group": None} if file.is_file() else {})
 
     def find(self, root: Path, progress: Progress) -> Found:
         """The pairs below `root`.
