@@ -6,13 +6,16 @@ import os
 import struct
 import time
 import zlib
+from hashlib import sha256
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageOps
 
 from intarsia.data import FolderConfig
 from intarsia.data.checks import FolderProblems
+from intarsia.data.fix import fix_folder
 from intarsia.data.inspection import inspect_dataset
 from intarsia.data.scan import image_facts
 from intarsia.errors import DataError, FileError
@@ -57,6 +60,20 @@ def chunk(kind, body):
 def png(width, height, *, bits=8, data=b""):
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def deep_png(pixels):
+    """16 bits a channel, written without a codec."""
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6, 2: 4}[pixels.shape[2]], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def write_tiff(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig" if pixels.ndim == 3 else None)
+    return path
 
 
 @pytest.fixture
@@ -116,6 +133,23 @@ def test_row_05_jpeg_with_one_flipped_byte_is_read_and_known_by_its_hash(folder)
     assert image_facts(path)["sum"] != before["sum"]
 
 
+def test_row_05_files_that_are_not_what_the_list_of_hashes_says(folder):
+    root = folder(3)
+    files = [path for kind in ("images", "masks") for path in sorted((root / kind).iterdir())]
+    lines = [f"{sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root)}" for path in files]
+    (root / "SHA256SUMS").write_text("\n".join(lines[1:]) + "\n")  # what is not listed is passed over
+    opened(root)
+    write(root / "masks" / "i1.png", 1 - MASK)
+    write(root / "images" / "i0.png", IMAGE)
+    text = told(root)
+    assert "file is not what SHA256SUMS says" in text
+    assert "masks/i1.png" in text
+    assert "i0.png" not in text
+    (root / "SHA256SUMS").write_text("nonsense")
+    with pytest.raises(DataError, match="SHA256SUMS: line 1 is no sha256 and path"):
+        opened(root)
+
+
 def test_row_06_trailing_bytes_are_told(folder):
     root = folder(3)
     for name, fmt in (("i0", "PNG"), ("i1", "JPEG")):
@@ -173,6 +207,26 @@ def test_row_13_images_stored_turned_are_read_upright_and_told(folder):
     assert np.array_equal(read_image(root / "images" / "i1.png").pixels, IMAGE)
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_row_13_results_in_the_stored_frame_on_request(tiny_run, tmp_path, orientation):
+    from intarsia.prediction.predictor import load
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(IMAGE[..., 0]).save(tmp_path / "x.png", exif=exif)
+    predictor = load(tiny_run, device="cpu")
+    upright = predictor.predict(tmp_path / "x.png", probabilities=True)
+    stored = predictor.predict(tmp_path / "x.png", probabilities=True, stored_frame=True)
+    assert stored.shape == stored.image.shape[:2] == (24, 32)
+    assert np.array_equal(stored.image[..., 0], IMAGE[..., 0])
+    assert np.array_equal(stored.probabilities.argmax(0), stored.classes)
+    turned = ImageOps.exif_transpose(Image.open(tmp_path / "x.png"))
+    assert np.array_equal(upright.image[..., 0], np.asarray(turned))
+    marked = Image.fromarray(stored.classes)
+    marked.getexif()[0x0112] = orientation
+    assert np.array_equal(np.asarray(ImageOps.exif_transpose(marked)), upright.classes)
+
+
 def test_row_14_orientation_that_does_not_exist_is_passed_over_and_told(folder):
     root, exif = folder(3), Image.Exif()
     exif[0x0112] = 99
@@ -207,13 +261,21 @@ def test_row_17_sixteen_bits_are_scaled_by_the_set_and_never_cut(tmp_path):
     assert 900 <= data.value_range[0] < data.value_range[1] <= 4000
 
 
-def test_row_18_sixteen_bit_colour_is_told(folder):
+def test_row_18_sixteen_bit_colour_keeps_its_depth(tmp_path):
+    deep = RNG.integers(0, 65536, (24, 32, 3), dtype=np.uint16)
+    for index in range(3):
+        path = write(tmp_path / "images" / f"{index}.png", MASK)
+        path.write_bytes(deep_png(deep))
+        write(tmp_path / "masks" / f"{index}.png", MASK)
+    data = opened(tmp_path)
+    assert np.array_equal(data.read_image(data.items("train")[0]), deep)
+    assert data.value_range[1] > 60_000
+
+
+def test_row_18_sixteen_bit_colour_among_eight_bits_is_refused(folder):
     root = folder(3)
-    rows = b"".join(b"\0" + bytes(32 * 6) for _ in range(24))
-    header = struct.pack(">IIBBBBB", 32, 24, 16, 2, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    (root / "images" / "i1.png").write_bytes(content)
-    assert "16-bit colour read as 8-bit in 1 images" in notes(root)
+    (root / "images" / "i1.png").write_bytes(deep_png(np.zeros((24, 32, 3), np.uint16)))
+    assert "16-bit images among 8-bit ones (1 of 3)" in told(root)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -289,6 +351,22 @@ def test_row_25_mask_of_another_size(folder):
     assert "stored turned (EXIF orientation)" in text
 
 
+def test_row_25_masks_are_resized_by_nearest_neighbour_on_request(folder, tmp_path):
+    root = folder(3)
+    write(root / "masks" / "i1.png", MASK[::2, ::2])
+    write(root / "instances" / "i1.png", MASK[::2, ::2] * np.uint8(3))
+    assert "--fix DIR --resize-masks" in told(root)
+    report = fix_folder(root, tmp_path / "kept", Silent())
+    assert "(--resize-masks: as a whole)" in report.not_mended[0]["why"]
+    report = fix_folder(root, tmp_path / "fixed", Silent(), resize_masks=True)
+    assert report.not_mended == []
+    assert "resized to its image by nearest neighbour" in report.text()
+    data = opened(tmp_path / "fixed")
+    item = next(item for items in data.splits.values() for item in items if item.name == "i1")
+    assert np.array_equal(data.read_mask(item), MASK[::2, ::2].repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(data.read_instances(item), 3 * MASK[::2, ::2].repeat(2, 0).repeat(2, 1))
+
+
 def test_row_26_smoothed_colours_are_listed_with_their_pixels(folder):
     root = folder(3)
     (root / "classes.yaml").write_text("names: [a, b]\ncolors: [[0, 0, 0], [255, 0, 0]]")
@@ -348,33 +426,46 @@ def test_row_30_copies_across_the_split_are_told(folder):
     assert found["W_CONTRADICTION"].count == 1
 
 
-def test_row_31_nan_in_a_float_tiff_is_counted(folder):
+def test_row_31_nan_in_float_tiffs_is_ignored_and_counted(tmp_path):
+    pixels = IMAGE[..., 0].astype(np.float32) / 7
+    without = pixels.copy()
+    without[0, :3] = [np.nan, np.inf, -np.inf]
+    for name, values in (("a", pixels), ("b", pixels), ("c", without)):
+        write_tiff(tmp_path / "images" / f"{name}.tif", values)
+        write(tmp_path / "masks" / f"{name}.png", MASK)
+    data = opened(tmp_path)
+    item = next(item for items in data.splits.values() for item in items if item.name == "c")
+    expected = MASK.copy()
+    expected[0, :3] = 255
+    assert np.array_equal(data.read_mask(item), expected)
+    assert np.isfinite(data.read_image(item)).all()
+    assert "3 pixels of 1 images have no value (NaN, infinite, or the file's nodata): they are ignored" in data.notes
+    assert np.isfinite([*data.mean, *data.std, *data.value_range]).all()
+
+
+def test_row_31_floating_point_among_bytes_is_refused(folder):
     root = folder(3)
     (root / "images" / "i1.png").unlink()
-    pixels = IMAGE[..., 0].astype(np.float32)
-    pixels[0, :3] = [np.nan, np.inf, -np.inf]
-    Image.fromarray(pixels).save(root / "images" / "i1.tif")
+    write_tiff(root / "images" / "i1.tif", IMAGE.astype(np.float32))
+    assert "floating-point images among 8-bit ones (1 of 3)" in told(root)
+
+
+def test_row_32_tiffs_of_five_bands_are_read_and_the_count_must_agree(tmp_path, folder):
+    five = RNG.integers(0, 256, (24, 32, 5), dtype=np.uint8)
+    for index in range(3):
+        write_tiff(tmp_path / "images" / f"{index}.tif", five)
+        write(tmp_path / "masks" / f"{index}.png", MASK)
+    data = opened(tmp_path)
+    assert data.channels == 5
+    assert np.array_equal(data.read_image(data.items("train")[0]), five)
+
+    root = folder(3)
+    (root / "images" / "i1.png").unlink()
+    write_tiff(root / "images" / "i1.tif", five)
     text = told(root)
-    assert "holds floating-point values, 3 of them NaN or infinite" in text
-    assert "convert it to 8- or 16-bit" in text
-
-
-def test_row_32_tiff_of_five_bands(folder):
-    root = folder(3)
-    (root / "images" / "i1.png").unlink()
-    tags = [
-        (256, 3, 1, 9),
-        (257, 3, 1, 8),
-        (258, 3, 1, 8),
-        (262, 3, 1, 1),
-        (277, 3, 1, 5),
-        (273, 4, 1, 8),
-        (279, 4, 1, 360),
-    ]
-    table = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
-    content = b"II*\0" + struct.pack("<I", 368) + bytes(360) + struct.pack("<H", len(tags)) + table + bytes(4)
-    (root / "images" / "i1.tif").write_bytes(content)
-    assert "it is a TIFF of 5 bands in a form that is not read" in told(root)
+    assert "images whose number of bands is not that of the others (3)" in text
+    assert "images/i1.tif: 5" in text
+    assert opened(root, bands=[1, 2, 3]).channels == 3
 
 
 @pytest.mark.parametrize("ending", [".tif", ".gif", ".webp"])

@@ -119,7 +119,7 @@ def test_a_scan_that_is_stopped_goes_on_where_it_was(folder, monkeypatch):
 
     whole, calls = module.image_facts, []
 
-    def stopping(path):
+    def stopping(path, bands=None):
         if path.stem == "i6":
             raise KeyboardInterrupt
         return whole(path)
@@ -128,7 +128,7 @@ def test_a_scan_that_is_stopped_goes_on_where_it_was(folder, monkeypatch):
     monkeypatch.setattr(module, "image_facts", stopping)
     with pytest.raises(KeyboardInterrupt):
         opened(root)
-    monkeypatch.setattr(module, "image_facts", lambda path: calls.append(path.stem) or whole(path))
+    monkeypatch.setattr(module, "image_facts", lambda path, bands=None: calls.append(path.stem) or whole(path))
     opened(root)
     assert set(calls) <= {"i6", "i7"}
     assert "i6" in calls

@@ -13,6 +13,7 @@ import click
 @click.option("--out", required=True, metavar="DIR", help="Folder of the results; made if need be.")
 @click.option("--probabilities", is_flag=True, help="Also NAME_probabilities.npz: (K, H, W) float16.")
 @click.option("--binary", is_flag=True, help="Also one black and white mask a class: NAME_CLASS.png.")
+@click.option("--stored-frame", is_flag=True, help="Results of images that EXIF turns, as stored, not upright.")
 @click.option("--overlay/--no-overlay", default=True, show_default=True, help="NAME_overlay.png with a legend.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of text.")
@@ -22,6 +23,7 @@ def command(
     out: str,
     probabilities: bool,
     binary: bool,
+    stored_frame: bool,
     overlay: bool,
     device: str,
     as_json: bool,
@@ -47,6 +49,7 @@ def command(
         overlays=overlay,
         probabilities=probabilities,
         binary=binary,
+        stored_frame=stored_frame,
         device=device,
         done=tell,
     )

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from intarsia.classes import IGNORE, ClassTable
-from intarsia.data.base import SPLITS, DataConfig, Dataset, Item, MaskDecoder
+from intarsia.data.base import SPLITS, Bands, DataConfig, Dataset, Item, MaskDecoder
 from intarsia.data.checks import Findings
 from intarsia.data.classmap import merged_table, numbers, renamed
 from intarsia.data.layout import Layout
 from intarsia.data.scan import ScannedPair
 from intarsia.data.splits import complete_splits
 from intarsia.errors import DataError
+from intarsia.images.ranges import BYTES, ValueRange
 from intarsia.progress import Progress
 
 
@@ -108,7 +109,13 @@ class SourceConfig(DataConfig):
 
 
 def reading_of(
-    root: Path, layout: Layout, scanned: Sequence[ScannedPair], table: ClassTable, source: str, notes: Sequence[str]
+    root: Path,
+    layout: Layout,
+    scanned: Sequence[ScannedPair],
+    bands: Bands,
+    table: ClassTable,
+    source: str,
+    notes: Sequence[str],
 ) -> Reading:
     """The reading of one folder; images without mask are left out.
 
@@ -120,7 +127,16 @@ def reading_of(
         if one.pair.image is None or one.pair.mask is None or one.image is None:
             continue
         name = f"{one.pair.split}/{one.pair.name}" if layout.split_source == "folders" else one.pair.name
-        item = Item(name, one.pair.image, one.pair.mask, one.image["height"], one.image["width"], one.pair.instances)
+        item = Item(
+            name,
+            one.pair.image,
+            one.pair.mask,
+            one.image["height"],
+            one.image["width"],
+            one.pair.instances,
+            bands,
+            one.image["nodata"] > 0,
+        )
         entries.append(Entry(item, one.pair.split, one.image, one.mask or {}, decoder))
     if not entries:
         raise DataError(f"{root}: holds no image that has a mask.")
@@ -185,7 +201,7 @@ def assemble(reading: Reading, config: SourceConfig) -> Dataset:
     of_name = {entry.item.name: entry for entry in reading.entries}
     table = reading.table
     training = [of_name[item.name].image for item in splits["train"]]
-    value_range = _value_range(training)
+    value_range = _value_range(training, reading.channels)
     mean, std = _statistics(training, reading.channels, value_range)
     counts = {
         split: [class_pixels(of_name[item.name], table) for item in splits[split]] for split in SPLITS if splits[split]
@@ -233,6 +249,9 @@ def notes_on(layout: Layout, scanned: Sequence[ScannedPair], found: Findings) ->
     notes += [f"{note} in {count} images" for note, count in sorted(told.items())]
     if turned := sum(1 for one in scanned if (one.image or {}).get("turned")):
         notes.append(f"{turned} images are turned upright by their EXIF orientation")
+    if without := [count for one in scanned if (count := (one.image or {}).get("nodata", 0))]:
+        told = "have no value (NaN, infinite, or the file's nodata): they are ignored"
+        notes.append(f"{sum(without)} pixels of {len(without)} images {told}")
     modes = {(one.image or {}).get("channels") for one in scanned} - {None}
     if len(modes) > 1:
         notes.append("grey and colour images are mixed: grey ones are repeated to three channels")
@@ -250,24 +269,28 @@ def _leaks(scanned: Sequence[ScannedPair]) -> list[str]:
     return [f"{len(leaked)} images of val and test are also in train, file for file{first}"] if leaked else []
 
 
-def _value_range(images: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """(0, 255) for 8-bit images; the training set's 0.5 to 99.5 percentiles for 16-bit ones."""
+def _value_range(images: Sequence[Mapping[str, Any]], channels: int) -> ValueRange:
+    """(0, 255) for 8-bit images; else the training set's 0.5 to 99.5 percentiles, of each band where they are not colours."""
     if all(image["depth"] == 8 for image in images):
-        return 0.0, 255.0
-    low, high = min(image["low"] for image in images), max(image["high"] for image in images)
-    return float(low), float(max(high, low + 1))
+        return BYTES
+    lows, highs = (np.array([np.broadcast_to(image[key], channels) for image in images]) for key in ("low", "high"))
+    low, high = lows.min(0), highs.max(0)
+    least = 1 if all(image["depth"] == 16 for image in images) else 1e-6
+    if channels in (1, 3):
+        return float(low.min()), max(float(high.max()), float(low.min()) + least)
+    return tuple(map(float, low)), tuple(map(float, np.maximum(high, low + least)))
 
 
 def _statistics(
-    images: Sequence[Mapping[str, Any]], channels: int, value_range: tuple[float, float]
+    images: Sequence[Mapping[str, Any]], channels: int, value_range: ValueRange
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over all training pixels, on the 0..1 scale."""
     pixels, sums, squares = 0, np.zeros(channels), np.zeros(channels)
     for image in images:
-        pixels += image["height"] * image["width"]
+        pixels += image["pixels"]
         sums += np.asarray(image["sum"])  # a grey image counts for every channel
         squares += np.asarray(image["sum_of_squares"])
-    low, high = value_range
+    low, high = (np.asarray(bound, np.float64) for bound in value_range)
     mean = sums / pixels
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 0)) / (high - low)
     unit = (mean - low) / (high - low)

@@ -15,12 +15,15 @@ from intarsia.classes import IGNORE, UNKNOWN, ClassTable
 from intarsia.config import NamedConfig
 from intarsia.errors import ConfigError, DataError, FileError
 from intarsia.images.files import Array, Decoded, read_image, read_mask
+from intarsia.images.overlay import Rgb, to_rgb8
+from intarsia.images.ranges import ValueRange
 from intarsia.progress import Progress
 from intarsia.registry import Registry, did_you_mean
 
 if TYPE_CHECKING:
     from intarsia.losses.base import Border
 
+Bands = tuple[int, ...] | None
 SPLITS = ("train", "val", "test")
 
 
@@ -29,6 +32,9 @@ class DataConfig(NamedConfig):
 
     scale: float = Field(1.0, gt=0, le=8)
     """Factor on both image sides before the network; scores are counted at the masks' own size all the same."""
+    bands: Bands = None
+    """Bands of the image files to take, from 1, in this order, such as [4, 3, 2, 8]; null: all but transparency. Of more
+    than three, the first three are shown as red, green and blue."""
     size: tuple[int, int] | None = None
     """(height, width) of training samples after scaling; null: the median image's, at most 512."""
 
@@ -36,6 +42,13 @@ class DataConfig(NamedConfig):
     @classmethod
     def _pair(cls, size: Any) -> Any:
         return (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
+
+    @field_validator("bands")
+    @classmethod
+    def _from_one(cls, bands: Bands) -> Bands:
+        if bands is not None and (not bands or min(bands) < 1 or len(set(bands)) < len(bands)):
+            raise ValueError("bands must be different numbers from 1")
+        return bands
 
     @field_validator("size")
     @classmethod
@@ -72,6 +85,10 @@ class Item:
     width: int
     instances: Path | None = None
     """Single objects, 0 background, each other value one of them; null: they were not drawn."""
+    bands: Bands = None
+    """Bands of the image file that are read, from 1; null: all but transparency."""
+    nodata: bool = False
+    """Whether the image has pixels without value; they are ignored."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +105,8 @@ class Dataset:
     split_source: str
     """Where the split came from, in words."""
     channels: int
-    """1 if every image is grey, else 3."""
-    value_range: tuple[float, float]
+    """1 if every image is grey, 3 if they are in colour, else the number of bands."""
+    value_range: ValueRange
     mean: tuple[float, ...]
     """Mean of each channel of the training images, 0..1 scale."""
     std: tuple[float, ...]
@@ -115,15 +132,28 @@ class Dataset:
             raise ConfigError(f"{self.label}: has no split {split!r}; there are: {there}.{hint}")
         return self.splits[split]
 
+    @property
+    def bands(self) -> Bands:
+        """Bands of image files that every item takes; None where they differ."""
+        each = {item.bands for items in self.splits.values() for item in items}
+        return each.pop() if len(each) == 1 else None
+
     def read_image(self, item: Item) -> Array:
-        """(H, W) or (H, W, 3), upright, uint8 or uint16."""
-        return read_image(item.image).pixels
+        """(H, W) or (H, W, C), upright: uint8, uint16 or float32."""
+        return read_image(item.image, item.bands).pixels
+
+    def picture(self, item: Item) -> Rgb:
+        """(H, W, 3) uint8 for the eye."""
+        return to_rgb8(self.read_image(item), self.value_range)
 
     def read_mask(self, item: Item) -> NDArray[np.uint8]:
         """(H, W) class numbers; 255 where nothing is known."""
         if item.mask is None:
             return np.full((item.height, item.width), IGNORE, np.uint8)
-        return self._decoder_of(item)(item.mask, read_mask(item.mask))
+        classes = self._decoder_of(item)(item.mask, read_mask(item.mask))
+        if item.nodata and (without := read_image(item.image, item.bands).nodata) is not None:
+            classes[without] = IGNORE
+        return classes
 
     def meaning(self, item: Item) -> str:
         """All that the class numbers of the item's mask depend on beside the file."""

@@ -13,7 +13,7 @@ from typing import Any
 from intarsia.downloads import cache_folder
 from intarsia.runs import file_sha256
 
-VERSION = 2
+VERSION = 3
 SAVE_SECONDS = 20.0
 """A long scan is saved so often, and when it is stopped."""
 

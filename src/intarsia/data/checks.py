@@ -147,7 +147,11 @@ def _unreadable(found: Findings, scanned: Sequence[ScannedPair]) -> None:
         "E_CORRUPT": ("file is damaged", "copy it again from its source"),
         "E_TOO_LARGE": ("file has more pixels than allowed", "cut it into parts, or set INTARSIA_MAX_PIXELS"),
         "E_PAGES": ("several pages or frames in one file", "save each page as a file of its own"),
-        "E_MODE": ("pixel format that is not read", "convert it to 8- or 16-bit"),
+        "E_MODE": (
+            "pixel format that is not read",
+            "save images as 8-bit, 16-bit or floating-point, masks as 8-bit PNG",
+        ),
+        "E_BANDS": ("image without the bands that are asked for", "correct data.bands"),
         "E_DIM": ("image without pixels", "export it again"),
         "E_METADATA_BOMB": ("text in the file unpacks to many megabytes", "save the image again without its text"),
         "E_NOT_FILE": ("no regular file", "put the image itself there"),
@@ -192,19 +196,37 @@ def _sizes(found: Findings, scanned: Sequence[ScannedPair]) -> None:
         "E_SIZE",
         "image and mask differ in size",
         other,
-        "export them at one size; a mask that is resized must be resized by nearest neighbour",
+        "export them at one size; if each mask shows its whole image, --fix DIR --resize-masks writes a copy with masks "
+        "resized by nearest neighbour",
     )
 
 
 def _depths(found: Findings, scanned: Sequence[ScannedPair]) -> None:
-    deep = [one for one in scanned if _fact(one.image, "depth") == 16]
-    readable = [one for one in scanned if _fact(one.image, "depth")]
-    if deep and len(deep) < len(readable):
+    """Images whose values, or whose bands, mean different things."""
+    names = {8: "8-bit", 16: "16-bit", 32: "floating-point"}
+    by_depth: dict[int, list[str]] = {}
+    by_bands: dict[int, list[str]] = {}
+    for one in scanned:
+        if depth := _fact(one.image, "depth"):
+            by_depth.setdefault(depth, []).append(found.name(one.pair.image))
+            by_bands.setdefault(_fact(one.image, "channels"), []).append(found.name(one.pair.image))
+    if len(by_depth) > 1:
+        usual = max(by_depth, key=lambda depth: (len(by_depth[depth]), -depth))
+        odd = [line for depth, lines in sorted(by_depth.items()) if depth != usual for line in lines]
+        kinds = " and ".join(names[depth] for depth in sorted(by_depth) if depth != usual)
         found.add(
             "E_DEPTH",
-            f"16-bit images among 8-bit ones ({len(deep)} of {len(readable)})",
-            [found.name(one.pair.image) for one in deep],
+            f"{kinds} images among {names[usual]} ones ({len(odd)} of {sum(map(len, by_depth.values()))})",
+            odd,
             "bring all images to one depth: their values cannot be compared",
+        )
+    if len(by_bands) > 1 and set(by_bands) != {1, 3}:  # grey among colour is repeated
+        usual = max(by_bands, key=lambda bands: len(by_bands[bands]))
+        found.add(
+            "E_BAND_COUNT",
+            f"images whose number of bands is not that of the others ({usual})",
+            [f"{line}: {bands}" for bands, lines in sorted(by_bands.items()) if bands != usual for line in lines],
+            "export all with the same bands, or name the ones to take:  data.bands=[1,2,3]",
         )
 
 

@@ -58,7 +58,15 @@ class CombinedConfig(SourceConfig):
         table = merged_table([(reading.table, reading.table.names) for reading in readings], self.names)
         depths = {entry.image["depth"] for reading in readings for entry in reading.entries}
         if len(depths) > 1:
-            raise DataError("data.parts: 16-bit and 8-bit images are mixed; their values cannot be compared.")
+            raise DataError(
+                "data.parts: 8-bit, 16-bit or floating-point images are mixed; their values cannot be compared."
+            )
+        bands = {reading.channels for reading in readings}
+        if len(bands) > 1 and bands != {1, 3}:
+            met = ", ".join(f"{reading.label} {reading.channels}" for reading in readings)
+            raise DataError(
+                f"data.parts: the images have different bands ({met}); take the same of each with its `bands`."
+            )
         labels = [reading.label for reading in readings]
         entries: list[Entry] = []
         for number, (reading, label) in enumerate(zip(readings, labels, strict=True)):

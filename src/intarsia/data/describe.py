@@ -9,6 +9,7 @@ from typing import Any
 from intarsia.data.base import Dataset
 from intarsia.data.checks import Problem, problem_lines
 from intarsia.data.stats import Stats
+from intarsia.images.ranges import BYTES, kind_in_words, range_in_words
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,8 @@ class Description:
         sizes = Stats(data).sizes
         shown = ", ".join(f"{height} x {width} ({count})" for (height, width), count in sizes[:4])
         more = f" and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
-        kind = "grey" if data.channels == 1 else "colour"
-        depth = (
-            "" if data.value_range == (0.0, 255.0) else f", values {data.value_range[0]:g} to {data.value_range[1]:g}"
-        )
+        kind = kind_in_words(data.channels)
+        depth = "" if data.value_range == BYTES else f", values {range_in_words(data.value_range)}"
         counts = " · ".join(f"{len(items)} {split}" for split, items in data.splits.items() if items)
         lines = [
             f"{data.root}: usable.",

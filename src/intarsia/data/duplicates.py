@@ -21,11 +21,11 @@ _ROWS = 1024
 
 
 def look_of(pixels: NDArray[Any]) -> str:
-    """32 hexadecimal digits of an image, (H, W) or (H, W, 3) of any depth; "" where there is no contrast."""
+    """32 hexadecimal digits of an image, (H, W) or (H, W, C) of any depth; "" where there is no contrast."""
     grey = pixels.astype(np.float32) if pixels.ndim == 2 else pixels.mean(axis=2, dtype=np.float32)
     shrunk = np.asarray(Image.fromarray(grey).resize((9, 9), Image.Resampling.BOX))
     low, high = (0.0, 255.0) if pixels.dtype == np.uint8 else (float(grey.min()), float(grey.max()))
-    if shrunk.std() * 256 < _FLAT * max(high - low, 1.0):
+    if shrunk.std() * 256 <= _FLAT * (high - low):
         return ""
     across, down = shrunk[:8, 1:] > shrunk[:8, :-1], shrunk[1:, :8] > shrunk[:-1, :8]
     return np.packbits(np.concatenate([across.ravel(), down.ravel()])).tobytes().hex()

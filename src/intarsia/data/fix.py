@@ -14,7 +14,7 @@ All else that is wrong lies in `not-mended/` of the copy, with the reason in `fi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,12 @@ from intarsia.data.checks import Findings, check_values, infer_table
 from intarsia.data.layout import Layout, Pair, find_pairs
 from intarsia.data.scan import ScannedPair, scan
 from intarsia.errors import ConfigError, DataError, SaveError
-from intarsia.images.files import orientation_of, read_image, read_mask, write_class_map
+from intarsia.images.files import TURNS, orientation_of, read_image, read_mask, write_class_map
 from intarsia.images.sniff import junk_after, true_ending
 from intarsia.progress import Progress
 from intarsia.runs import write_json
 
 NOT_MENDED = "not-mended"
-_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: np.rot90(pixels, 1),
-}
-"""EXIF orientations that swap height and width, to what brings the stored pixels upright."""
 
 
 @dataclass
@@ -89,6 +82,7 @@ def fix_folder(
     classes: Path | None = None,
     splits: Path | None = None,
     nearest_colour: bool = False,
+    resize_masks: bool = False,
     skip_unlabelled: bool = False,
 ) -> FixReport:
     """Write the mended copy.
@@ -98,6 +92,7 @@ def fix_folder(
         classes: the class table; None: that of the folder, else inferred as `data check` does.
         splits: file of names; None: that of the folder.
         nearest_colour: take each colour that the class table does not know for the nearest that it knows.
+        resize_masks: bring masks of another size to their image's, by nearest neighbour.
         skip_unlabelled: leave images without mask out of the copy, and do not count them as not mended.
 
     Raises:
@@ -112,7 +107,7 @@ def fix_folder(
     report = FixReport(root, copy)
     try:
         copy.mkdir(parents=True, exist_ok=True)
-        work = _Work(root, copy, layout, table, report, nearest_colour)
+        work = _Work(root, copy, layout, table, report, nearest_colour=nearest_colour, resize_masks=resize_masks)
         leaks = _leaks(scanned)
         with progress.task("mend", len(scanned)) as task:
             for number, one in enumerate(scanned, 1):
@@ -181,10 +176,18 @@ class _Work:
     """The copy while it is made."""
 
     def __init__(
-        self, root: Path, copy: Path, layout: Layout, table: ClassTable, report: FixReport, nearest_colour: bool
+        self,
+        root: Path,
+        copy: Path,
+        layout: Layout,
+        table: ClassTable,
+        report: FixReport,
+        *,
+        nearest_colour: bool,
+        resize_masks: bool,
     ) -> None:
         self.root, self.copy, self.layout, self.table, self.report = root, copy, layout, table, report
-        self.nearest_colour, self.decoder = nearest_colour, MaskDecoder(table)
+        self.nearest_colour, self.resize_masks, self.decoder = nearest_colour, resize_masks, MaskDecoder(table)
         self.by_folder = layout.split_source == "folders"
         self.double = {path for paths in layout.doubles for path in paths}
         self.splits: dict[str, list[str]] = {}
@@ -230,7 +233,10 @@ class _Work:
             return ""
         if size == mask_size[::-1]:
             return "height and width of the mask are swapped; which way it was turned cannot be told"
-        return f"image {size[0]} x {size[1]}, mask {mask_size[0]} x {mask_size[1]}: how they lie on each other cannot be told"
+        if self.resize_masks:
+            return ""
+        sizes = f"image {size[0]} x {size[1]}, mask {mask_size[0]} x {mask_size[1]}"
+        return f"{sizes}: how they lie on each other cannot be told (--resize-masks: as a whole)"
 
     def _classes(self, one: ScannedPair) -> tuple[NDArray[np.uint8] | None, list[str], str]:
         """Class numbers of a mask, what was done to get them, and why there are none."""
@@ -256,10 +262,18 @@ class _Work:
             what.append("written as PNG")
         if junk_after(one.pair.mask, decoded.format):
             what.append("bytes after its end cut off")
-        if (mask["height"], mask["width"]) != ((one.image or {})["height"], (one.image or {})["width"]):
-            what.append("turned as its image")
-            classes = _TURNS[self._orientation(one.pair)](classes)
-        return classes.astype(np.uint8), what, ""
+        fitted, how = self._fitted(one.pair, classes.astype(np.uint8), one.image or {})
+        return fitted, [*what, *how], ""
+
+    def _fitted(self, pair: Pair, numbers: NDArray[Any], image: dict[str, Any]) -> tuple[NDArray[Any], list[str]]:
+        """A mask of the image's size, and what was done to it."""
+        size = image["height"], image["width"]
+        if numbers.shape == size:
+            return numbers, []
+        if numbers.shape == size[::-1]:
+            return TURNS[self._orientation(pair)](numbers), ["turned as its image"]
+        rows, columns = ((np.arange(new) + 0.5) * old // new for new, old in zip(size, numbers.shape, strict=True))
+        return numbers[np.ix_(rows.astype(int), columns.astype(int))], ["resized to its image by nearest neighbour"]
 
     def _nearest(self, pixels: NDArray[Any]) -> NDArray[np.int16]:
         colours = np.asarray(self.table.colors, np.int32)
@@ -316,9 +330,9 @@ class _Work:
             shutil.copyfile(pair.instances, path)
             self._note(pair.instances, path, [])
             return
-        turned = _TURNS[self._orientation(pair)](read_mask(pair.instances).pixels)
-        Image.fromarray(np.ascontiguousarray(turned)).save(path)
-        self._note(pair.instances, path, ["turned as its image"])
+        fitted, what = self._fitted(pair, read_mask(pair.instances).pixels, image)
+        Image.fromarray(np.ascontiguousarray(fitted)).save(path)
+        self._note(pair.instances, path, what)
 
     def _note(self, source: Path, path: Path, what: list[str]) -> None:
         if not what:

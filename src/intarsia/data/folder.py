@@ -11,6 +11,7 @@ from intarsia.config import read_yaml
 from intarsia.data.assemble import Reading, SourceConfig, counts_in_words, notes_on, reading_of
 from intarsia.data.base import DATASETS
 from intarsia.data.checks import Findings, FolderProblems, check_files, check_values, infer_table
+from intarsia.data.hashes import check_hashes
 from intarsia.data.layout import find_pairs
 from intarsia.data.scan import ScannedPair, scan
 from intarsia.errors import ConfigError, DataError
@@ -44,13 +45,14 @@ class FolderConfig(SourceConfig):
             raise ConfigError("data.path: is not set; give the folder, such as data.path=cells/.")
         root = Path(self.path).expanduser()
         layout = find_pairs(root, Path(self.splits).expanduser() if self.splits else None)
-        scanned = scan(root, layout.pairs, progress)
+        scanned = scan(root, layout.pairs, progress, self.bands)
         found = check_files(layout, scanned, root, skip_unlabelled=self.unlabelled == "skip")
+        check_hashes(found, scanned, root)
         table, source, notes = self._table(root, found, scanned)
         if found.problems or table is None:
             raise FolderProblems(root, counts_in_words(layout), found.problems)
         notes = [*layout.notes, *notes, *notes_on(layout, scanned, found)]
-        return reading_of(root, layout, scanned, table, source, notes)
+        return reading_of(root, layout, scanned, self.bands, table, source, notes)
 
     def _table(
         self, root: Path, found: Findings, scanned: Sequence[ScannedPair]

@@ -111,9 +111,10 @@ def _seen(dataset: Dataset, progress: Progress) -> list[_Seen]:
         for item in dataset.splits[split]
     }
     pairs = [Pair(item.name, split, item.image, item.mask) for split, item in where.values()]
+    bands = [item.bands for _, item in where.values()]
     general = MaskDecoder(dataset.table)
     seen = []
-    for (split, item), one in zip(where.values(), scan(dataset.root, pairs, progress), strict=True):
+    for (split, item), one in zip(where.values(), scan(dataset.root, pairs, progress, bands), strict=True):
         image, mask = ({} if facts is None or "error" in facts else facts for facts in (one.image, one.mask))
         seen.append(_Seen(split, item, image, mask, _classes(mask, dataset.decoders.get(item.name, general))))
     return sorted(seen, key=lambda one: (list(dataset.splits).index(one.split), one.item.name))

@@ -117,7 +117,7 @@ def _fitted(text: str, font: Font, width: int) -> str:
 def tile_of(dataset: Dataset, item: Item, caption: str, *, plain: bool = False) -> Tile:
     """An item with its classes over it, or without them; what cannot be read is a grey tile that says so."""
     try:
-        photo = small_photo(to_rgb8(dataset.read_image(item), dataset.value_range))
+        photo = small_photo(dataset.picture(item))
         if not plain:
             photo = overlay(photo, small_map(dataset.read_mask(item), photo.shape), dataset.table)
     except DataError:

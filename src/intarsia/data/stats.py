@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from intarsia.data.base import Dataset
+from intarsia.images.ranges import range_in_words
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ class Stats:
         data, sizes = self.dataset, self.sizes
         heights, widths = zip(*(size for size, _ in sizes), strict=True)
         counts = " · ".join(f"{len(items)} {split}" for split, items in data.splits.items() if items)
-        kind = "1, grey" if data.channels == 1 else f"{data.channels}, colour"
-        low, high = data.value_range
+        kind = {1: "1, grey", 3: "3, colour"}.get(data.channels, str(data.channels))
         most = ", ".join(f"{height} x {width} ({count})" for (height, width), count in sizes[:4])
         more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
         ignored = " · ".join(f"{100 * share:.1f} % {split}" for split, share in self.ignored_share.items())
@@ -86,7 +86,7 @@ class Stats:
             f"images     {counts}   (split: {data.split_source})",
             f"sizes      {most}{more}",
             f"           height {min(heights)} to {max(heights)}, width {min(widths)} to {max(widths)}",
-            f"channels   {kind}; values {low:g} to {high:g}",
+            f"channels   {kind}; values {range_in_words(data.value_range)}",
             f"mean       {', '.join(f'{value:.3f}' for value in data.mean)}   of train, on a scale of 0 to 1",
             f"deviation  {', '.join(f'{value:.3f}' for value in data.std)}",
             f"ignored    {ignored}",

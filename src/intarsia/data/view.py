@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from intarsia.data.base import Dataset, Item, evenly
 from intarsia.errors import SaveError
-from intarsia.images.overlay import Rgb, overlay, to_rgb8, with_legend
+from intarsia.images.overlay import Rgb, overlay, with_legend
 
 if TYPE_CHECKING:
     from intarsia.losses.base import Border
@@ -65,7 +65,7 @@ def write_views(
 
 
 def _picture(dataset: Dataset, item: Item, border: Border | None) -> tuple[Rgb, str]:
-    photo, mask = to_rgb8(dataset.read_image(item), dataset.value_range), dataset.read_mask(item)
+    photo, mask = dataset.picture(item), dataset.read_mask(item)
     size = _panel_size(item)
     panels = [_resized(photo, size), overlay(_resized(photo, size), _nearest(mask, size), dataset.table)]
     caption = f"{item.height} x {item.width}"

@@ -19,7 +19,7 @@ from intarsia.classes import IGNORE, ClassTable
 from intarsia.data.base import Dataset, Item
 from intarsia.data.sheet import Section, Tile, draw_sheet, small_map, small_photo
 from intarsia.errors import ConfigError
-from intarsia.images.overlay import Rgb, colorize, to_rgb8
+from intarsia.images.overlay import Rgb, colorize
 from intarsia.ops.objects import parts_of
 from intarsia.prediction.predictor import load
 from intarsia.progress import Progress
@@ -130,7 +130,7 @@ def sheet_of_doubts(dataset: Dataset, doubts: Sequence[Doubt]) -> Rgb:
     sections = []
     present: set[int] = set()
     for number, doubt in enumerate(doubts, 1):
-        photo = small_photo(to_rgb8(dataset.read_image(doubt.item), dataset.value_range))
+        photo = small_photo(dataset.picture(doubt.item))
         mask = dataset.read_mask(doubt.item)
         present |= {int(index) for layer in (mask, doubt.prediction) for index in np.unique(layer)} - {IGNORE}
         tiles = [

@@ -20,7 +20,7 @@ from PIL import Image, features
 from intarsia.classes import IGNORE, ClassTable, Colour
 from intarsia.data.base import Dataset, Item
 from intarsia.evaluation.scores import Evaluation, ImageScores
-from intarsia.images.overlay import is_background, to_rgb8
+from intarsia.images.overlay import is_background
 from intarsia.prediction.predictor import Predictor
 from intarsia.training.validation import score_images
 
@@ -128,7 +128,7 @@ def draw_pictures(
     )
     pictures = []
     for number, (place, image, scored) in enumerate(zip(places, chosen, scored_images, strict=True), 1):
-        photo = to_rgb8(dataset.read_image(image.item), dataset.value_range)
+        photo = dataset.picture(image.item)
         layers = (photo, scored.mask, scored.prediction)
         uris, reduced = _fitting(layers, dataset.table, budget)
         full = _write_full(layers, dataset.table, image.item, number, folder) if reduced else {}

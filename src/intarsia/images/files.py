@@ -13,7 +13,8 @@ Formats are told by content, never by extension; sizes are checked before pixels
 | E_TRUNCATED, E_CORRUPT | the end is missing; the content is damaged |
 | E_TOO_LARGE | more pixels than `max_pixels()` |
 | E_PAGES | several pages or frames in one file |
-| E_MODE | a pixel format that is not read (float, 32-bit) |
+| E_MODE | a pixel format that is not read, such as complex numbers |
+| E_BANDS | fewer bands than were asked for |
 """
 
 from __future__ import annotations
@@ -21,23 +22,37 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from intarsia.classes import ClassTable
 from intarsia.errors import FileError
 from intarsia.images.sniff import has_wrong_checksum, is_without_area, kind_of, notes_on
+from intarsia.images.tiff import Page, page_of
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
-Array = NDArray[np.uint8] | NDArray[np.uint16]
+Array = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+TURNS: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+"""EXIF orientation to what turns (H, W, ...) as stored upright."""
+_BACK = {6: 8, 8: 6}
+"""What undoes a turn, where it is another."""
 
 
 def max_pixels() -> int:
@@ -50,18 +65,29 @@ class Decoded:
     """One decoded file: pixels, how they were stored, and what was noticed."""
 
     pixels: Array
-    """(H, W) or (H, W, 3), uint8 or uint16."""
+    """(H, W) or (H, W, C): uint8, uint16, or float32 for all other kinds of number."""
     format: str
     mode: str
-    turned: bool = False
-    """Whether an EXIF orientation was applied."""
-    swapped: bool = False
-    """Whether that orientation swapped height and width."""
+    orientation: int = 1
+    """As EXIF counts it; the pixels are upright."""
     notes: tuple[str, ...] = ()
+    nodata: NDArray[np.bool_] | None = None
+    """(H, W) where a pixel has no value (NaN, infinite, or what the file calls so); filled with the mean of the others."""
+
+    @property
+    def turned(self) -> bool:
+        """Whether an orientation was applied."""
+        return self.orientation in TURNS
+
+    @property
+    def swapped(self) -> bool:
+        """Whether it swapped height and width."""
+        return self.orientation in range(5, 9)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _guarded(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file as a `FileError`."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -70,19 +96,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             )
         if status.st_size == 0:
             raise FileError(path, "E_EMPTY", "is empty (0 bytes)")
-        if "INTARSIA_MAX_PIXELS" in os.environ:  # the user's own word; else Pillow's limit stays as it is
-            Image.MAX_IMAGE_PIXELS = max_pixels()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > max_pixels():
-                    raise _too_large(path)
-                pages = getattr(image, "n_frames", 1)
-                if pages > 1 and image.format != "MPO":
-                    raise FileError(path, "E_PAGES", f"holds {pages} pages; save each as a file of its own")
-                if image.format == "PNG" and has_wrong_checksum(path):
-                    raise FileError(path, "E_CORRUPT", "is damaged (its content is not what its checksum says)")
-                yield image
+        yield
     except FileError:
         raise
     except UnidentifiedImageError:
@@ -103,36 +117,124 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise FileError(path, "E_CORRUPT", f"is damaged ({error or type(error).__name__})") from error
 
 
+@contextmanager
+def _opened(path: Path, page: Page | None) -> Iterator[Image.Image]:
+    if "INTARSIA_MAX_PIXELS" in os.environ:  # the user's own word; else Pillow's limit stays as it is
+        Image.MAX_IMAGE_PIXELS = max_pixels()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels():
+                raise _too_large(path)
+            _one_page(path, page.pages if page else getattr(image, "n_frames", 1) if image.format != "MPO" else 1)
+            if image.format == "PNG" and has_wrong_checksum(path):
+                raise FileError(path, "E_CORRUPT", "is damaged (its content is not what its checksum says)")
+            yield image
+
+
+def _one_page(path: Path, pages: int) -> None:
+    if pages > 1:
+        raise FileError(path, "E_PAGES", f"holds {pages} pages; save each as a file of its own")
+
+
 def _too_large(path: Path) -> FileError:
     reason = f"has more pixels than the limit of {max_pixels()}; set INTARSIA_MAX_PIXELS to allow it"
     return FileError(path, "E_TOO_LARGE", reason)
 
 
-def read_image(path: Path | str) -> Decoded:
-    """An image, upright: (H, W) grey or (H, W, 3) RGB, uint8 or uint16.
+def read_image(path: Path | str, bands: Sequence[int] | None = None) -> Decoded:
+    """An image, upright: (H, W) of one band, else (H, W, C).
 
-    EXIF orientation is applied; palettes and CMYK become RGB; an alpha channel is dropped; 16-bit grey stays 16-bit.
+    EXIF orientation is applied; palettes and CMYK become RGB; transparency is dropped. 8 and 16 bits stay, all other
+    numbers become float32.
+
+    Args:
+        bands: the file's bands to take, from 1, in this order; transparency is one of them. None: all but transparency.
 
     Raises:
-        FileError: the file is missing, damaged, too large, or no image.
+        FileError: the file is missing, damaged, too large, no image, or has not these bands.
     """
     path = Path(path)
-    with _opened(path) as image:
-        fmt, mode = str(image.format), image.mode
-        before, orientation = image.size, orientation_of(image)
-        upright = ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
-        notes = notes_on(path, fmt)
-        if orientation not in range(1, 9):
-            notes.append("unreadable EXIF orientation passed over")
-        if mode == "CMYK":
-            notes.append("CMYK turned into RGB without its colour profile")
-        if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-            notes.append("alpha channel dropped")
-        if _png_depth(path, fmt) == 16 and mode in ("RGB", "RGBA"):
-            notes.append("16-bit colour read as 8-bit")
-        pixels = _pixels(upright, path)
-        turned = upright is not image
-        return Decoded(pixels, fmt, mode, turned, turned and upright.size != before, tuple(notes))
+    with _guarded(path), page_of(path) as page:
+        if page and not (page.is_plain and (bands is None or page.page.photometric > 2)):
+            return _of_page(path, page, bands)
+        with _opened(path, page) as image:
+            return _of_pillow(path, image, bands, page.nodata if page else None)
+
+
+def _of_pillow(path: Path, image: Image.Image, bands: Sequence[int] | None, nodata: float | None) -> Decoded:
+    fmt, mode = str(image.format), image.mode
+    orientation = orientation_of(image)
+    notes = notes_on(path, fmt)
+    if orientation not in range(1, 9):
+        notes.append("unreadable EXIF orientation passed over")
+    if mode == "CMYK":
+        notes.append("CMYK turned into RGB without its colour profile")
+    if bands is None and (mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
+        notes.append("alpha channel dropped")
+    if _png_depth(path, fmt) == 16 and mode in ("RGB", "RGBA", "LA"):
+        image.load()  # tells what is damaged
+        stored: NDArray[Any] = _deep_png(path)
+        stored = stored if bands else stored[..., : 1 if stored.shape[2] == 2 else 3]
+    else:
+        stored = _pixels(image, path, whole=bands is not None)
+    stored = as_stored(
+        stored, 1 if orientation_of(image) == orientation else orientation
+    )  # Pillow turns TIFFs by itself
+    return _upright(_chosen(path, stored, bands), fmt, mode, orientation, notes, nodata)
+
+
+def _of_page(path: Path, page: Page, bands: Sequence[int] | None) -> Decoded:
+    _one_page(path, page.pages)
+    if page.page.imagelength * page.page.imagewidth > max_pixels():
+        raise _too_large(path)
+    values = page.values(path, 4 * max_pixels())
+    notes, alpha = notes_on(path, "TIFF"), page.alpha
+    if bands is None and alpha:
+        notes.append("alpha channel dropped")
+        values = np.delete(values, alpha, axis=2)
+    if values.dtype.kind not in "uifb":
+        raise FileError(path, "E_MODE", f"holds {values.dtype} numbers, which are no pixels")
+    kept = values if values.dtype in (np.uint8, np.uint16) else values.astype(np.float32)
+    return _upright(_chosen(path, kept, bands), "TIFF", str(values.dtype), page.orientation, notes, page.nodata)
+
+
+def _upright(
+    stored: NDArray[Any], fmt: str, mode: str, orientation: int, notes: list[str], nodata: float | None
+) -> Decoded:
+    turn = TURNS.get(orientation)
+    pixels, there = _filled(np.ascontiguousarray(turn(stored)) if turn else stored, nodata)
+    return Decoded(pixels, fmt, mode, orientation, tuple(notes), there)
+
+
+def _chosen(path: Path, stored: NDArray[Any], bands: Sequence[int] | None) -> NDArray[Any]:
+    """The bands that were asked for; (H, W) if it is one."""
+    planes = stored if stored.ndim == 3 else stored[..., None]
+    if bands is not None:
+        if max(bands) > planes.shape[2]:
+            there = f"{planes.shape[2]} band{'s' * (planes.shape[2] != 1)}"
+            raise FileError(path, "E_BANDS", f"has {there}, but band {max(bands)} is asked for (data.bands)")
+        planes = planes[..., [band - 1 for band in bands]]
+    return np.ascontiguousarray(planes[..., 0] if planes.shape[2] == 1 else planes)
+
+
+def _filled(pixels: NDArray[Any], nodata: float | None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The pixels with the mean of each band where there is no value, and where that is; None where all have one."""
+    planes = pixels if pixels.ndim == 3 else pixels[..., None]
+    there: NDArray[np.bool_] = np.zeros(planes.shape[:2], bool)
+    if planes.dtype == np.float32:
+        there |= ~np.isfinite(planes).all(axis=2)
+    if nodata is not None and np.isfinite(nodata):
+        there |= (planes == planes.dtype.type(nodata)).all(axis=2) if _holds(planes.dtype, nodata) else False
+    if not there.any():
+        return pixels, None
+    planes[there] = planes[~there].mean(axis=0, dtype=np.float64).astype(planes.dtype) if not there.all() else 0
+    return pixels, there
+
+
+def _holds(dtype: np.dtype[Any], number: float) -> bool:
+    """Whether a type can hold a number as a file says it."""
+    return dtype.kind == "f" or (number == int(number) and 0 <= number <= np.iinfo(dtype).max)
 
 
 def read_mask(path: Path | str) -> Decoded:
@@ -142,17 +244,44 @@ def read_mask(path: Path | str) -> Decoded:
         FileError: as `read_image`.
     """
     path = Path(path)
-    with _opened(path) as image:
-        fmt, mode = str(image.format), image.mode
-        if mode == "P":
-            pixels: Array = np.asarray(image).copy()
-        elif mode == "1":
-            pixels = np.asarray(image).astype(np.uint8)
-        elif mode in ("LA", "La"):
-            pixels = np.asarray(image.convert("L")).copy()
-        else:
-            pixels = _pixels(image, path)
-        return Decoded(pixels, fmt, mode, notes=tuple(notes_on(path, fmt)))
+    with _guarded(path), page_of(path) as page:
+        if page and (not page.is_plain or page.orientation in TURNS):  # Pillow would turn it
+            _one_page(path, page.pages)
+            stored = np.delete(page.values(path, 4 * max_pixels()), page.alpha, axis=2)
+            return Decoded(_numbers(path, stored), "TIFF", str(stored.dtype), notes=tuple(notes_on(path, "TIFF")))
+        with _opened(path, page) as image:
+            fmt, mode = str(image.format), image.mode
+            if mode == "P":
+                pixels: Array = np.asarray(image).copy()
+            elif mode == "1":
+                pixels = np.asarray(image).astype(np.uint8)
+            elif mode in ("LA", "La"):
+                pixels = np.asarray(image.convert("L")).copy()
+            else:
+                pixels = _pixels(image, path)
+            return Decoded(pixels, fmt, mode, notes=tuple(notes_on(path, fmt)))
+
+
+def _numbers(path: Path, stored_HWC: NDArray[Any]) -> Array:
+    """A mask of any kind of number, if it is one of classes or colours."""
+    bands = stored_HWC.shape[2]
+    if stored_HWC.dtype == np.uint8 and bands in (1, 3):
+        return stored_HWC[..., 0].copy() if bands == 1 else stored_HWC
+    if bands != 1:
+        raise FileError(path, "E_MODE", f"holds {bands} bands of {stored_HWC.dtype}; a mask has one number a pixel")
+    stored = stored_HWC[..., 0]
+    if stored.dtype.kind not in "uifb" or (stored.dtype.kind == "f" and not np.array_equal(stored, np.rint(stored))):
+        raise FileError(path, "E_MODE", f"holds {stored.dtype} numbers that are not whole; a mask holds class numbers")
+    if stored.size and (stored.min() < 0 or stored.max() > 65535):
+        met = f"{stored.min():g} to {stored.max():g}"
+        raise FileError(path, "E_MODE", f"holds values {met}; those of a mask lie within 0..65535")
+    return stored.astype(np.uint16)
+
+
+def as_stored(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """(H, W, ...) in the frame of a file with this orientation: undoes what `TURNS` did."""
+    turn = TURNS.get(_BACK.get(orientation, orientation))
+    return np.ascontiguousarray(turn(upright)) if turn else upright
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -170,22 +299,26 @@ def _png_depth(path: Path, fmt: str) -> int:
         return file.read(25)[-1]
 
 
-def _pixels(image: Image.Image, path: Path) -> Array:
+def _deep_png(path: Path) -> NDArray[np.uint16]:
+    """(H, W, C) of a PNG with 16 bits a channel, which Pillow cuts to 8."""
+    from imagecodecs import png_decode
+
+    return np.asarray(png_decode(path.read_bytes()))
+
+
+def _pixels(image: Image.Image, path: Path, *, whole: bool = False) -> Array:
+    """(H, W) or (H, W, 3); `whole`: with transparency, (H, W, 2) or (H, W, 4)."""
     mode = image.mode
     if mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
-    if mode == "I":
-        wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise FileError(path, "E_MODE", "holds 32-bit values beyond 0..65535; convert it to 16-bit")
-        return wide.astype(np.uint16)
-    if mode == "F":
-        wild = int((~np.isfinite(np.asarray(image))).sum())
-        told = f", {wild} of them NaN or infinite" if wild else ""
-        raise FileError(path, "E_MODE", f"holds floating-point values{told}; convert it to 8- or 16-bit")
-    if mode in ("L", "RGB"):
+    if mode in ("I", "F"):
+        return _numbers(path, np.asarray(image)[..., None])
+    if mode in ("L", "RGB") or (whole and mode in ("LA", "RGBA")):
         return np.asarray(image).copy()
-    return np.asarray(image.convert("L" if mode in ("1", "LA", "La") else "RGB")).copy()
+    grey = {"1": "L", "LA": "L", "La": "L"}
+    if whole and ("transparency" in image.info or mode in ("PA", "La", "RGBa")):
+        return np.asarray(image.convert("LA" if mode in grey else "RGBA")).copy()
+    return np.asarray(image.convert(grey.get(mode, "RGB"))).copy()
 
 
 def write_class_map(path: Path, classes_HW: NDArray[np.uint8], table: ClassTable) -> None:

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from intarsia.classes import IGNORE, ClassTable
+from intarsia.images.files import Array
+from intarsia.images.ranges import ValueRange
 
 Rgb = NDArray[np.uint8]
 
 
-def to_rgb8(image: NDArray[np.uint8] | NDArray[np.uint16], value_range: tuple[float, float] | None = None) -> Rgb:
-    """(H, W) or (H, W, 3) of any depth as (H, W, 3) uint8 for the eye; 16-bit is stretched over `value_range`."""
-    low, high = value_range or (float(image.min()), float(image.max()))
-    stretched = (image.astype(np.float32) - low) * (255 / max(high - low, 1))
-    shown: Rgb = image.astype(np.uint8) if image.dtype == np.uint8 else np.clip(stretched, 0, 255).astype(np.uint8)
-    return np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
+def to_rgb8(image: Array, value_range: ValueRange | None = None) -> Rgb:
+    """(H, W) or (H, W, C) of any depth as (H, W, 3) uint8 for the eye: the first three bands, or the first if there are two.
+
+    8-bit values stay; others are stretched over `value_range`, or over the image's own.
+    """
+    shown: NDArray[Any] = image
+    if image.dtype != np.uint8:
+        low, high = (np.asarray(bound, np.float32) for bound in value_range or (image.min(), image.max()))
+        span = np.maximum(high - low, np.float32(1e-12))
+        shown = np.clip((image.astype(np.float32) - low) / span * 255, 0, 255).astype(np.uint8)
+    if shown.ndim == 3 and shown.shape[2] < 3:
+        shown = shown[..., 0]
+    return np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else np.ascontiguousarray(shown[..., :3])
+
+
+def unit_to_rgb8(unit_CHW: NDArray[np.float32]) -> Rgb:
+    """(C, H, W) on the 0..1 scale as (H, W, 3) uint8 for the eye, with the bands of `to_rgb8`."""
+    bands = unit_CHW[:3] if len(unit_CHW) >= 3 else np.repeat(unit_CHW[:1], 3, axis=0)
+    picture: Rgb = (bands.clip(0, 1).transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    return picture
 
 
 def colorize(classes_HW: NDArray[np.uint8], table: ClassTable) -> Rgb:

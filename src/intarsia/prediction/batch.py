@@ -39,6 +39,7 @@ def predict(
     overlays: bool = True,
     probabilities: bool = False,
     binary: bool = False,
+    stored_frame: bool = False,
     device: str = "auto",
     done: Callable[[Written], None] | None = None,
 ) -> list[Written]:
@@ -51,6 +52,7 @@ def predict(
         overlays: also NAME_overlay.png, the image with the classes over it and a legend.
         probabilities: also NAME_probabilities.npz, `probabilities` (K, H, W) float16 and `names`.
         binary: also NAME_CLASS.png, 255 where the class is predicted, for every class.
+        stored_frame: results of images that EXIF turns, as their pixels are stored, not upright.
         device: auto, cpu, cuda, cuda:N or mps.
         done: handed each result as it is written.
 
@@ -67,7 +69,7 @@ def predict(
     written, failed = [], []
     for path, name in zip(paths, unique_names(paths), strict=True):
         try:
-            prediction = predictor.predict(path, probabilities=probabilities)
+            prediction = predictor.predict(path, probabilities=probabilities, stored_frame=stored_frame)
         except DataError as error:
             failed.append(str(error))
             continue

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from intarsia.classes import ClassTable
 from intarsia.devices import Device, choose_device
 from intarsia.errors import DataError, IntegrityError
-from intarsia.images.files import Array, read_image
+from intarsia.images.files import Array, as_stored, read_image
 from intarsia.images.overlay import colorize, overlay, to_rgb8, with_legend
+from intarsia.images.ranges import BYTES
 from intarsia.models.base import MODELS, SegmentationModel, build_model, class_map, logits_for, resize_logits
 from intarsia.ops.depthwise import depthwise_in_float32
 from intarsia.runs import WEIGHTS, find_model, read_manifest
@@ -95,36 +96,51 @@ class Predictor:
                 logits = logits_for(self.model, prepared)
             return resize_logits(logits.float(), (image.shape[0], image.shape[1]))[0]
 
-    def predict(self, image: str | Path | Image.Image | NDArray[Any], *, probabilities: bool = False) -> Prediction:
+    def predict(
+        self, image: str | Path | Image.Image | NDArray[Any], *, probabilities: bool = False, stored_frame: bool = False
+    ) -> Prediction:
         """The class map of an image, of the image's own size.
 
         Args:
-            image: a path; or (H, W) or (H, W, 3) uint8 or uint16, RGB.
+            image: a path; or (H, W) or (H, W, bands): uint8 or uint16, or floating-point for a model trained on such.
             probabilities: also keep the softmax, (K, H, W) float32.
+            stored_frame: of a file whose EXIF orientation turns it: results as its pixels are stored, not upright.
 
         Raises:
             FileError, DataError: the image cannot be read or used.
         """
-        pixels = as_pixels(image)
+        decoded = read_image(image, self.preprocess.bands) if isinstance(image, (str, Path)) else None
+        pixels = decoded.pixels if decoded else as_pixels(image, self.preprocess)
         logits_KHW = self.logits(pixels)
         classes = class_map(logits_KHW.unsqueeze(0))[0].cpu().numpy()
         softmax = logits_KHW.softmax(dim=0).cpu().numpy() if probabilities else None
-        return Prediction(to_rgb8(pixels, self.preprocess.value_range), classes, self.table, softmax)
+        picture = to_rgb8(pixels, self.preprocess.value_range)
+        if decoded and stored_frame:
+            picture, classes = (as_stored(each, decoded.orientation) for each in (picture, classes))
+            if softmax is not None:
+                softmax = np.moveaxis(as_stored(np.moveaxis(softmax, 0, -1), decoded.orientation), -1, 0)
+        return Prediction(picture, classes, self.table, softmax)
 
 
-def as_pixels(image: str | Path | Image.Image | NDArray[Any]) -> Array:
-    """Pixels of whatever names or holds an image."""
-    if isinstance(image, (str, Path)):
-        return read_image(image).pixels
+def as_pixels(image: Any, preprocess: Preprocess) -> Array:
+    """Pixels of a Pillow image or an array.
+
+    Raises:
+        DataError: it is not what the network takes.
+    """
     array = np.asarray(
         image.convert("RGB") if isinstance(image, Image.Image) and image.mode not in ("L", "RGB") else image
     )
-    if array.dtype not in (np.uint8, np.uint16):
+    if array.dtype.kind == "f" and preprocess.value_range != BYTES:
+        array = array.astype(np.float32)
+    elif array.dtype not in (np.uint8, np.uint16):
         raise DataError(f"an image array must be uint8 or uint16, got {array.dtype}. Its range cannot be guessed.")
-    if array.ndim == 3 and array.shape[2] in (1, 4):
-        array = array[..., 0] if array.shape[2] == 1 else array[..., :3]
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[2] == 4 and preprocess.channels in (1, 3):
+        array = array[..., :3]
     if array.ndim not in (2, 3) or 0 in array.shape:
-        raise DataError(f"an image must be (height, width) or (height, width, 3), got {array.shape}.")
+        raise DataError(f"an image must be (height, width) or (height, width, bands), got {array.shape}.")
     return array
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 from intarsia import __version__
 from intarsia.config import to_yaml
 from intarsia.errors import ConfigError, SaveError
-from intarsia.images.overlay import overlay_of_sample
+from intarsia.images.overlay import overlay_of_sample, unit_to_rgb8
+from intarsia.images.ranges import kind_in_words
 from intarsia.progress import Progress
 from intarsia.recipes.recipe import Recipe
 from intarsia.runs import environment, new_run_folder, write_json, write_text
@@ -82,9 +83,7 @@ def draw_augmented(feeder: Feeder, path: Path, count: int = 8) -> None:
     tiles = []
     for position in range(count):
         image, mask, _ = feeder.sample(position)
-        unit = np.clip(image.numpy() * std + mean, 0, 1)
-        rgb = unit if unit.shape[0] == 3 else np.repeat(unit[:1], 3, axis=0)
-        picture = (rgb.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+        picture = unit_to_rgb8(image.numpy() * std + mean)
         classes = mask.numpy()
         tiles.append(np.concatenate([picture, overlay_of_sample(picture, classes, feeder.dataset.table)]))
     half = count // 2
@@ -101,7 +100,7 @@ def announce(progress: Progress, setup: Setup, folder: Path) -> None:
     names = dataset.table.names
     shown = " · ".join(names[:8]) + (f" · ... ({len(names)})" if len(names) > 8 else "")
     progress.note(f"intarsia {__version__} · torch {torch.__version__.partition('+')[0]} · {setup.device.describe()}")
-    progress.note(f"data     {dataset.label}   {counts}   {size} {'grey' if dataset.channels == 1 else 'colour'}")
+    progress.note(f"data     {dataset.label}   {counts}   {size} {kind_in_words(dataset.channels)}")
     progress.note(f"classes  {shown}   ({dataset.table_source})")
     for note in dataset.notes:
         progress.note(f"note     {note}")

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.config import Config
 from intarsia.errors import DataError
+from intarsia.images.files import Array
+from intarsia.images.ranges import BYTES, ValueRange
 
 LARGEST_SAMPLE = 512
 """Pixels a side of training samples where nobody says how large they are."""
@@ -34,9 +35,11 @@ class Preprocess(Config):
     """x = ((pixel - low) / (high - low) - mean) / std, after a resize by `scale`."""
 
     channels: int = Field(3, ge=1)
-    """Channels that the network takes: 1 grey, 3 RGB."""
-    value_range: tuple[float, float] = (0.0, 255.0)
-    """Pixel values that become 0 and 1: (0, 255) for 8-bit, the data set's range for 16-bit. Never clipped."""
+    """Channels that the network takes: 1 grey, 3 RGB, else bands."""
+    bands: tuple[int, ...] | None = None
+    """Bands of an image file that are taken, from 1; null: all but transparency."""
+    value_range: ValueRange = BYTES
+    """Stored values that become 0 and 1: (0, 255) for 8-bit, else the data set's range, perhaps of each band. Never clipped."""
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Mean of each channel on the 0..1 scale."""
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -48,7 +51,10 @@ class Preprocess(Config):
     def _fits(self) -> Preprocess:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(f"mean and std need {self.channels} numbers each")
-        if min(self.std) <= 0 or self.value_range[1] <= self.value_range[0]:
+        low, high = (np.asarray(bound) for bound in self.value_range)
+        if low.shape != high.shape or low.size not in (1, self.channels):
+            raise ValueError(f"value_range needs two numbers, or twice {self.channels}")
+        if min(self.std) <= 0 or (high <= low).any():
             raise ValueError("std must be positive, and value_range must rise")
         return self
 
@@ -64,33 +70,36 @@ class Preprocess(Config):
 
     def to_unit(self, pixels_CHW: Tensor) -> Tensor:
         """Stored values to the 0..1 scale, float32."""
-        low, high = self.value_range
+        low, high = (torch.tensor(bound, device=pixels_CHW.device).reshape(-1, 1, 1) for bound in self.value_range)
         return (pixels_CHW.float() - low) / (high - low)
 
-    def __call__(self, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
-        """A decoded image, (H, W) or (H, W, 3), as the network takes it: (C, h, w) float32."""
+    def __call__(self, pixels: Array) -> Tensor:
+        """A decoded image, (H, W) or (H, W, bands), as the network takes it: (C, h, w) float32."""
         pixels_CHW = resize_image(to_channels(pixels, self.channels), self.scaled_size(*pixels.shape[:2]))
         return self.normalise(self.to_unit(pixels_CHW))
 
 
-def to_channels(pixels: NDArray[np.uint8] | NDArray[np.uint16], channels: int) -> Tensor:
-    """(H, W) or (H, W, 3) as (C, H, W): grey is repeated, RGB is weighed to grey (ITU-R BT.601).
+def to_channels(pixels: Array, channels: int) -> Tensor:
+    """(H, W) or (H, W, bands) as (C, H, W): grey is repeated, RGB is weighed to grey (ITU-R BT.601).
 
     uint8 stays uint8; uint16 becomes float32, which holds it exactly.
+
+    Raises:
+        DataError: the image has other bands than the network takes.
     """
     array = np.ascontiguousarray(pixels.astype(np.float32) if pixels.dtype == np.uint16 else pixels)
     image = torch.from_numpy(array if array.flags.writeable else array.copy())
     if image.ndim == 2:
         return image.unsqueeze(0).expand(channels, -1, -1)
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise DataError(f"an image must be (height, width) or (height, width, 3), got {tuple(image.shape)}.")
-    if channels == 3:
+    if image.ndim != 3:
+        raise DataError(f"an image must be (height, width) or (height, width, bands), got {tuple(image.shape)}.")
+    if image.shape[2] == channels:
         return image.permute(2, 0, 1)
-    if channels == 1:
+    if channels == 1 and image.shape[2] == 3:
         weights = torch.tensor([0.299, 0.587, 0.114])
         grey = (image.float() @ weights).unsqueeze(0)
         return grey.round().to(torch.uint8) if image.dtype == torch.uint8 else grey
-    raise DataError(f"the network takes {channels} channels, the image has 3.")
+    raise DataError(f"the network takes {channels} bands, the image has {image.shape[2]}.")
 
 
 def resize_image(image_CHW: Tensor, size: tuple[int, int]) -> Tensor:

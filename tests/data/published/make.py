@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 SIZE = (24, 32)
@@ -259,14 +260,24 @@ def indexed_gif(path: Path, values: Array) -> None:
     image.save(path, optimize=False)
 
 
+PLANAR: dict[str, dict[str, str]] = {kind: {"planarconfig": "separate"} if kind != "P" else {} for kind in "MAP"}
+
+
 @fake("dstl")
 def dstl(root: Path) -> Fake:
     made = Fake(root, classes=11)
     height, width = SIZE
+    (root / "sixteen_band").mkdir(parents=True)
     (root / "three_band").mkdir(parents=True)
     wkt, grids = ["ImageId,ClassType,MultipolygonWKT"], ["ImageId,Xmax,Ymin"]
     for region in ("6010_1_2", "6040_2_2", "6060_2_3"):
         photo(root / "three_band" / f"{region}.tif", int(region[:4]))
+        rng = np.random.default_rng(int(region[:4]))
+        for kind, size in (("M", (8, height // 4, width // 4)), ("A", (8, 3, 4)), ("P", (height - 1, width + 1))):
+            values = rng.integers(0, 2048, size, dtype=np.uint16)
+            tifffile.imwrite(
+                root / "sixteen_band" / f"{region}_{kind}.tif", values, photometric="minisblack", **PLANAR[kind]
+            )
         grids.append(f"{region},0.009,-0.009")
 
         def box(top: float, left: float, bottom: float, right: float) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from intarsia.data import DATASETS
@@ -210,23 +211,29 @@ def test_faults_inside_a_data_set(tmp_path):
         opened("dstl", dstl.root)
 
 
-def test_deep_bands_need_the_extra(tmp_path):
-    from intarsia.data.published.dstl import read_bands, stretched
-    from intarsia.errors import MissingExtra
+def test_dstl_of_all_bands(tmp_path):
+    from intarsia.data.published.dstl import stretched
 
-    tifffile = pytest.importorskip("tifffile")
-    values = np.random.default_rng(0).integers(0, 2048, (3, *SIZE), dtype=np.uint16)
-    path = tmp_path / "6010_1_2.tif"
-    tifffile.imwrite(path, values, photometric="rgb", planarconfig="separate")
-    try:
-        import rasterio  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingExtra, match=r"rasterio.*intarsia\[geo\]"):
-            read_bands(path)
-    else:
-        assert np.array_equal(read_bands(path), values.transpose(1, 2, 0))
-    composite = stretched(values.transpose(1, 2, 0))
-    assert (composite.min(), composite.max()) == (0, 255)
+    made = FAKES["dstl"](tmp_path / "dstl")
+    data = opened("dstl", made.root, imagery="all")
+    assert data.channels == 20
+    item = data.items("train")[0]
+    pixels = data.read_image(item)
+    assert pixels.dtype == np.uint16
+    assert pixels.shape == (*SIZE, 20)
+    composite = np.asarray(Image.open(made.root / "three_band" / f"{item.name}.tif"))
+    assert np.array_equal(pixels[..., :3], composite)
+    coarse = tifffile.imread(made.root / "sixteen_band" / f"{item.name}_A.tif")[7].astype(np.float32)
+    expected = Image.fromarray(coarse).resize(SIZE[::-1], Image.Resampling.BILINEAR)
+    assert np.array_equal(pixels[..., 18], np.asarray(expected).round())
+    assert len(data.mean) == len(data.value_range[0]) == 20
+    assert opened("dstl", made.root, imagery="all", bands=[7, 5, 3, 20]).channels == 4
+
+    deep = stretched(pixels[..., :3])
+    assert (deep.min(), deep.max()) == (0, 255)
+    (made.root / "sixteen_band" / f"{item.name}_A.tif").unlink()
+    with pytest.raises(DataError, match=r"_A\.tif: does not exist; unpack sixteen_band\.zip"):
+        opened("dstl", made.root, imagery="all")
 
 
 @pytest.mark.parametrize(

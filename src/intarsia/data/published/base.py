@@ -13,6 +13,7 @@ from typing import ClassVar
 from intarsia.classes import ClassTable
 from intarsia.data.assemble import Reading, SourceConfig, counts_in_words, notes_on, reading_of
 from intarsia.data.checks import FolderProblems, check_files, check_values
+from intarsia.data.hashes import check_hashes
 from intarsia.data.layout import Layout, Pair, apply_split_file, find_pairs
 from intarsia.data.published.sheet import Sheet
 from intarsia.data.scan import scan
@@ -61,13 +62,14 @@ class Published(SourceConfig):
         elif all(pair.split is None for pair in layout.pairs):
             layout.split_source = ""
         layout.pairs.sort(key=lambda pair: (pair.split or "", pair.name))
-        scanned = scan(root, layout.pairs, progress)
+        scanned = scan(root, layout.pairs, progress, self.bands)
         findings = check_files(layout, scanned, root, skip_unlabelled=False)
+        check_hashes(findings, scanned, root)
         check_values(findings, scanned, found.table)
         if findings.problems:
             raise FolderProblems(root, counts_in_words(layout), findings.problems)
         notes = [*layout.notes, *notes_on(layout, scanned, findings)]
-        return reading_of(root, layout, scanned, found.table, self.sheet.title, notes)
+        return reading_of(root, layout, scanned, self.bands, found.table, self.sheet.title, notes)
 
     def _root(self) -> Path:
         """The folder, or the one in it that the archives make."""

@@ -50,11 +50,15 @@ class Converter:
         self.jobs: list[_Job] = []
 
     def ask(self, stem: str, sources: Sequence[Path], kinds: Sequence[str], make: Make) -> tuple[Path, ...]:
-        """Where the PNG files of `kinds` lie once `run` is done; `make` gives their arrays, uint8 or uint16."""
+        """Where the files of `kinds` lie once `run` is done; `make` gives their arrays, uint8 or uint16.
+
+        A file is a PNG, unless its kind ends in .tif, as it must for other than 1 or 3 bands.
+        """
         stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in sources]
         digest = hashlib.sha256(repr((VERSION, self.settings, stem, stats)).encode()).hexdigest()[:16]
         flat = stem.replace("/", "_")[-80:]
-        targets = tuple(self.folder / f"{flat}-{digest}-{kind}.png" for kind in kinds)
+        names = (kind if kind.endswith(".tif") else f"{kind}.png" for kind in kinds)
+        targets = tuple(self.folder / f"{flat}-{digest}-{name}" for name in names)
         if not all(target.is_file() for target in targets):
             self.jobs.append(_Job(targets, make))
         return targets
@@ -79,7 +83,12 @@ def _convert(job: _Job) -> None:
         aside = target.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.ascontiguousarray(array)).save(aside, format="PNG")
+            if target.suffix == ".tif":
+                import tifffile
+
+                tifffile.imwrite(aside, array, photometric="minisblack", planarconfig="contig", compression="zlib")
+            else:
+                Image.fromarray(np.ascontiguousarray(array)).save(aside, format="PNG")
             aside.replace(target)
         except OSError as error:
             with suppress(OSError):

@@ -8,9 +8,10 @@ Polygons are in the competition's own coordinates, scaled to pixels as its tutor
 y H'/Ymin with H' = H H/(H+1). A pixel belongs to a polygon if its centre does, even-odd.
 No split is published: it is drawn, with the tiles of one region (6010_...) together (`group`).
 
-Images are 8-bit RGB composites of three_band, each band stretched linearly from its 2nd to its 98th percentile in the image
-to 0..255; values of different images can thus not be compared. The 20 bands (3 + 8 + 8 + 1) wait until a data set may have
-other channels than 1 or 3. 16-bit bands need rasterio (extra geo); 8-bit ones are read without it.
+`imagery=rgb`: 8-bit composites of three_band, each band stretched linearly from its 2nd to its 98th percentile in the image to
+0..255; values of different images can thus not be compared. `imagery=all`: 20 bands as stored, 16 bits, on the grid of
+three_band: red, green, blue; sixteen_band/ID_M.tif (8 bands, coastal to near infrared); ID_A.tif (8, short-wave infrared);
+ID_P.tif (panchromatic).
 Citation: DSTL, "Satellite Imagery Feature Detection", Kaggle, 2017.
 """
 
@@ -18,11 +19,10 @@ from __future__ import annotations
 
 import csv
 import sys
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ from intarsia.data.published.convert import Converter
 from intarsia.data.published.sheet import Sheet
 from intarsia.data.published.wkt import fill, read_polygons
 from intarsia.errors import DataError, FileError
-from intarsia.optional import need
+from intarsia.images.files import read_image
 from intarsia.progress import Progress
 
 NAMES = (
@@ -45,12 +45,14 @@ NAMES = (
 """Class numbers are the competition's class types."""
 ORDER = (6, 5, 7, 8, 4, 3, 2, 1, 9, 10)
 """Class types as they are painted, the last on top."""
+SIXTEEN = {"M": 8, "A": 8, "P": 1}
+"""Files of sixteen_band and their bands."""
 TABLE = value_table(NAMES, dict(enumerate(NAMES)))
 
 
 @DATASETS.family("dstl")
 class DstlConfig(Published):
-    """DSTL: satellite images, 10 classes as polygons; the RGB composite."""
+    """DSTL: satellite images, 10 classes as polygons; the RGB composite or all 20 bands."""
 
     sheet: ClassVar[Sheet] = Sheet(
         title="DSTL",
@@ -59,18 +61,21 @@ class DstlConfig(Published):
         classes="10 and background",
         images="25, no split",
         sizes="about 3350 x 3390",
-        layout="three_band/ID.tif, train_wkt_v4.csv and grid_sizes.csv",
+        layout="three_band/ID.tif (all bands: also sixteen_band/ID_M.tif, _A, _P), train_wkt_v4.csv and grid_sizes.csv",
         citation='DSTL, "Satellite Imagery Feature Detection", Kaggle, 2017',
         steps=(
             "Accept the rules at https://www.kaggle.com/c/dstl-satellite-imagery-feature-detection/rules (with an account).",
             (
-                "Download three_band.zip, train_wkt_v4.csv.zip and grid_sizes.csv.zip, on the page or with "
+                "Download three_band.zip, for all bands sixteen_band.zip, train_wkt_v4.csv.zip and grid_sizes.csv.zip, "
+                "on the page or with "
                 "`kaggle competitions download -c dstl-satellite-imagery-feature-detection`."
             ),
-            "Unpack all into one folder; install rasterio for the 16-bit bands: pip install 'intarsia[geo]'.",
+            "Unpack all into one folder.",
         ),
     )
 
+    imagery: Literal["rgb", "all"] = "rgb"
+    """The RGB composite, 8 bits; or all 20 bands, 16 bits."""
     group: str | None = r"^(\d+)_"
     """Regular expression on the images' names; the tiles of one region stay on one side of the split."""
 
@@ -88,14 +93,20 @@ class DstlConfig(Published):
                 raise self.other(root, f"there is no three_band/{name}.tif, but train_wkt_v4.csv has its polygons")
             if name not in scales:
                 raise self.other(root, f"grid_sizes.csv has no line for {name}")
+            every = self.imagery == "all"
+            others = [root / "sixteen_band" / f"{name}_{kind}.tif" for kind in SIXTEEN] if every else []
             image, mask = converter.ask(
-                name, [source, grids, wkt], ("rgb", "mask"), partial(_convert, source, polygons, scales[name])
+                name,
+                [path for path in (source, grids, wkt, *others) if path.is_file()],
+                ("bands.tif" if every else "rgb", "mask"),
+                partial(_convert, source, polygons, scales[name], every=every),
             )
             found.pairs.append(Pair(name, None, image, mask))
         converter.run(progress)
-        found.notes.append(
-            "each band is stretched from its 2nd to its 98th percentile; overlapping classes: the upper one"
+        values = (
+            "values as stored" if self.imagery == "all" else "each band stretched from its 2nd to its 98th percentile"
         )
+        found.notes.append(f"{values}; overlapping classes: the upper one")
         return found
 
     def _file(self, root: Path, name: str) -> Path:
@@ -119,12 +130,17 @@ def _rows(path: Path) -> list[list[str]]:
     return rows
 
 
-def _convert(source: Path, polygons: Sequence[tuple[int, str]], grid: tuple[float, float]) -> list[NDArray[Any]]:
-    """The RGB composite and the mask of an image."""
-    bands = read_bands(source)
+def _convert(
+    source: Path, polygons: Sequence[tuple[int, str]], grid: tuple[float, float], *, every: bool
+) -> list[NDArray[Any]]:
+    """The image, RGB composite or all bands, and its mask."""
+    bands = read_image(source).pixels
+    if bands.ndim != 3 or bands.shape[2] != 3:
+        raise FileError(source, "E_BANDS", "has not three bands")
     height, width = bands.shape[:2]
     scale = (width * width / (width + 1) / grid[0], height * height / (height + 1) / grid[1])
-    return [stretched(bands), paint(polygons, scale, (height, width), source.stem)]
+    image = twenty_bands(source) if every else stretched(bands)
+    return [image, paint(polygons, scale, (height, width), source.stem)]
 
 
 def paint(
@@ -157,29 +173,31 @@ def paint(
     return mask
 
 
-def read_bands(path: Path) -> NDArray[Any]:
-    """(H, W, 3) values of three bands, uint8 or uint16.
+def twenty_bands(three: Path) -> NDArray[np.uint16]:
+    """(H, W, 20) stored values on the grid of three_band: its red, green, blue, then M, A and P of sixteen_band.
+
+    The coarser ones are resized bilinearly. The shift between the cameras, a few pixels, stays.
 
     Raises:
-        MissingExtra: 16-bit bands without rasterio.
-        FileError: the file is damaged, or has not three bands.
+        DataError: a file of sixteen_band is missing or has other bands.
     """
-    try:
-        with Image.open(path, formats=("TIFF",)) as image:
-            depth = image.tag_v2.get(258, (1,))  # type: ignore[attr-defined]
-            if image.mode == "RGB" and set(depth) == {8} and getattr(image, "n_frames", 1) == 1:
-                return np.asarray(image).copy()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        pass  # forms of TIFF that Pillow does not know
-    rasterio = need("rasterio", extra="geo")
-    try:
-        with warnings.catch_warnings(action="ignore"), rasterio.open(path) as file:
-            bands: NDArray[Any] = file.read()
-    except rasterio.errors.RasterioError as error:
-        raise FileError(path, "E_CORRUPT", f"cannot be read ({error})") from None
-    if bands.shape[0] != 3:
-        raise FileError(path, "E_MODE", f"has {bands.shape[0]} bands; three_band images have 3")
-    return np.ascontiguousarray(bands.transpose(1, 2, 0))
+    composite = read_image(three).pixels
+    height, width = composite.shape[:2]
+    planes: list[NDArray[Any]] = [composite[..., band] for band in range(3)]
+    for kind, count in SIXTEEN.items():
+        path = three.parent.parent / "sixteen_band" / f"{three.stem}_{kind}.tif"
+        if not path.is_file():
+            raise DataError(
+                f"{path}: does not exist; unpack sixteen_band.zip beside three_band, or set data.imagery=rgb."
+            )
+        pixels = read_image(path).pixels
+        bands = pixels if pixels.ndim == 3 else pixels[..., None]
+        if bands.shape[2] != count:
+            raise FileError(path, "E_BANDS", f"has {bands.shape[2]} bands; those of {kind} have {count}")
+        for band in range(count):
+            plane = Image.fromarray(bands[..., band].astype(np.float32))
+            planes.append(np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)).round())
+    return np.stack(planes, axis=-1).astype(np.uint16)
 
 
 def stretched(bands: NDArray[Any]) -> NDArray[np.uint8]:
