@@ -1,0 +1,128 @@
+"""What a worse camera, scanner or store would have made of an image: blur, low resolution, noise, JPEG, on the 0..1 scale.
+
+Shapes and float32 stay, with any number of channels and from 1 x 1 pixels on; the mask is not touched.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from intarsia.ops.pad import mirror_index
+from intarsia.transforms.preprocess import resize_image, scaled_size
+
+
+def degrade(
+    unit_CHW: Tensor,
+    rng: np.random.Generator,
+    *,
+    blur: float = 0.0,
+    low_resolution: float = 1.0,
+    noise: float = 0.0,
+    jpeg: int | None = None,
+    share: float = 1.0,
+    bounded: bool = True,
+) -> Tensor:
+    """Blur, low resolution, noise, JPEG, in the order of a camera; each with probability `share`, its strength uniform.
+
+    What is off (a default, or a share of 0) draws nothing from `rng`.
+
+    Args:
+        unit_CHW: image on the 0..1 scale; not changed.
+        blur: largest sigma, in pixels.
+        low_resolution: least factor on both sides, in (0, 1].
+        noise: largest standard deviation.
+        jpeg: least quality, 1..100; None: never.
+        bounded: whether 0..1 is all there can be, as in 8 bits: noise beyond it is cut.
+    """
+
+    def strikes() -> bool:
+        return share > 0 and rng.random() < share
+
+    if blur > 0 and strikes():
+        unit_CHW = gaussian_blur(unit_CHW, float(rng.uniform(0, blur)))
+    if low_resolution < 1 and strikes():
+        unit_CHW = lower_resolution(unit_CHW, float(rng.uniform(low_resolution, 1)))
+    if noise > 0 and strikes():
+        noisy = add_noise(unit_CHW, rng, float(rng.uniform(0, noise)))
+        unit_CHW = noisy.clamp_(0, 1) if bounded else noisy
+    if jpeg is not None and strikes():
+        unit_CHW = compress_jpeg(unit_CHW, int(rng.integers(jpeg, 101)))
+    return unit_CHW
+
+
+def gaussian_blur(unit_CHW: Tensor, sigma: float) -> Tensor:
+    """B_h x B_w', row i of B the weights exp(-(j - i)² / (2 sigma²)) / sum, up to 4 sigma away; mirrored at the border pixels.
+
+    Args:
+        unit_CHW: any values, float32.
+        sigma: pixels; below 1/8 nothing happens.
+    """
+    radius = int(4 * sigma + 0.5)
+    if radius == 0:
+        return unit_CHW
+    height, width = unit_CHW.shape[1:]
+    return _blurring(height, sigma, radius) @ unit_CHW @ _blurring(width, sigma, radius).T
+
+
+def _blurring(side: int, sigma: float, radius: int) -> Tensor:
+    """(side, side) weights of the pixels in each blurred one. A dense product, for one plane faster than a convolution."""
+    away = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weights = (-(away**2) / (2 * sigma**2)).exp()
+    weights = (weights / weights.sum()).float()
+    seen = mirror_index(side, radius, radius).unfold(0, 2 * radius + 1, 1)
+    return torch.zeros(side, side).scatter_add_(1, seen, weights.expand(side, -1))
+
+
+def lower_resolution(unit_CHW: Tensor, factor: float) -> Tensor:
+    """Shrunk by `factor`, bilinear with antialiasing as `data.scale` does, and enlarged again, bilinear.
+
+    nnU-Net shrinks by nearest pixel, which aliases as no camera does.
+
+    Args:
+        unit_CHW: any values, float32.
+        factor: on both sides, in (0, 1]; 1 is the identity.
+    """
+    height, width = unit_CHW.shape[1:]
+    return resize_image(resize_image(unit_CHW, scaled_size(height, width, factor)), (height, width))
+
+
+def add_noise(unit_CHW: Tensor, rng: np.random.Generator, std: float) -> Tensor:
+    """x + std n, n Gaussian, by itself in each pixel and channel.
+
+    Args:
+        unit_CHW: any values, float32.
+        rng: a number for each value is drawn from it.
+        std: on the 0..1 scale.
+    """
+    noise = torch.from_numpy(rng.standard_normal(tuple(unit_CHW.shape), dtype=np.float32))
+    return noise.mul_(std).add_(unit_CHW)
+
+
+def compress_jpeg(unit_CHW: Tensor, quality: int) -> Tensor:
+    """round(255 clip(x, 0, 1)) through JPEG and back, /255: 3 channels as RGB, colour at half resolution, others one by one.
+
+    Args:
+        unit_CHW: what lies outside 0..1 is cut.
+        quality: 1..100, of libjpeg.
+    """
+    bytes_HWC = (unit_CHW.clamp(0, 1) * 255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    if bytes_HWC.shape[2] == 3:
+        decoded = _through_jpeg(bytes_HWC, quality)
+    else:
+        planes = [_through_jpeg(plane, quality) for plane in np.ascontiguousarray(bytes_HWC.transpose(2, 0, 1))]
+        decoded = np.stack(planes, axis=-1)
+    return torch.from_numpy(decoded).permute(2, 0, 1).float().contiguous() / 255
+
+
+def _through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """(H, W) grey or (H, W, 3) RGB."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    with Image.open(file, formats=("JPEG",)) as image:
+        return np.array(image)
