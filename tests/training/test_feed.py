@@ -1,7 +1,9 @@
 """Feeding: every image once an epoch, the same samples whatever reads them."""
 
+import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,8 +12,9 @@ from intarsia.losses.base import Border
 from intarsia.losses.border import border_weight_map
 from intarsia.progress import Silent
 from intarsia.training.feed import Feeder, draw_order
-from intarsia.transforms.pipeline import AugmentConfig
+from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig
 from intarsia.transforms.preprocess import Preprocess
+from intarsia.transforms.rare import rare_classes
 
 BORDER = Border(10, 5)
 
@@ -75,11 +78,64 @@ def test_every_image_is_seen_once_an_epoch():
     assert draw_order(0, 0, 50).tolist() != draw_order(0, 1, 50).tolist()
 
 
-def test_more_samples_than_memory_are_read_again(dataset):
-    feed = feeder(dataset)
-    feed._room = 0
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_more_samples_than_memory_are_read_again(dataset, cache):
+    feed = feeder(dataset, cache=cache)
+    feed.store.room = 0
     assert equal(first(feed, 2), first(feeder(dataset), 2))
-    assert not feed._kept
+    assert not feed.store.kept
+
+
+MIXED = AugmentConfig(focus=0.5, cutmix=0.25, mosaic=0.25, copy_paste=0.25)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("start", [0, 2, 7])
+def test_mixed_samples_do_not_depend_on_workers_or_on_where_one_starts(dataset, workers, start):
+    whole = first(feeder(dataset, augment=MIXED, border=BORDER), 9)
+    assert equal(whole[start:], first(feeder(dataset, augment=MIXED, border=BORDER, workers=workers), 9 - start, start))
+
+
+def test_a_mixed_sample_is_a_function_of_its_position_alone(dataset):
+    ours, theirs = feeder(dataset, augment=MIXED), feeder(dataset, augment=MIXED)
+    forwards = [ours.sample(position) for position in range(14)]
+    backwards = [theirs.sample(position) for position in reversed(range(14))]
+    assert equal(forwards, backwards[::-1])
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mosaic", "copy_paste"])
+def test_mixed_labels_belong_to_the_training_images(dataset, mix):
+    """On images that hold one class each, a mix shows no class but those; weights are pasted with the pixels."""
+    numbers = {item.name: number for number, item in enumerate(dataset.items("train"))}
+
+    class OneClassEach(type(dataset)):
+        def read_mask(self, item):
+            mask = np.full((item.height, item.width), 100 + numbers.get(item.name, 0), np.uint8)
+            mask[:40] = 1
+            return mask
+
+        def border_weights(self, item, border):
+            return np.where(self.read_mask(item) == 1, 0, self.read_mask(item)).astype(np.float32)
+
+    fields = {each.name: getattr(dataset, each.name) for each in dataclasses.fields(dataset)}
+    still = AUGMENTS["none"].replace({mix: 1.0})
+    feed = feeder(OneClassEach(**fields | {"class_pixels": {"train": np.array([9, 1])}}), augment=still, border=BORDER)
+    shown = [set((sample := feed.sample(position)).mask.unique().tolist()) for position in range(30)]
+    assert all(labels <= {1, *(100 + number for number in range(6))} for labels in shown)
+    assert sum(len(labels - {1}) > 1 for labels in shown) > 10 or mix == "copy_paste"
+    assert torch.equal(sample.weights, torch.where(sample.mask == 1, 0, sample.mask).float())
+
+
+def test_focus_shows_rare_classes_more_often(dataset):
+    pixels = dataset.class_pixels["train"]
+    rare = rare_classes(pixels)
+    assert rare
+    shares = []
+    for focus in (0.0, 1.0):
+        still = AUGMENTS["none"].replace(focus=focus)
+        masks = torch.stack([feeder(dataset, augment=still).sample(position).mask for position in range(60)])
+        shares.append(np.isin(masks.numpy(), rare).any(axis=(1, 2)).mean())
+    assert shares[1] == 1.0 > shares[0]
 
 
 def test_a_border_brings_weights_and_changes_nothing_else(dataset):

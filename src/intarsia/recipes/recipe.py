@@ -67,6 +67,9 @@ class TrainConfig(Config):
     workers: int | None = Field(None, ge=0)
     """Threads that read and augment ahead; null: none beside a CPU that computes the network, else one a core, at most 8.
     The result does not depend on it."""
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Where decoded images are kept: memory (up to a quarter of what is free), disk (files below the cache folder), off
+    (nowhere); auto: memory if all fit, else disk. The result does not depend on it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

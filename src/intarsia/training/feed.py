@@ -1,4 +1,4 @@
-"""Samples for training: which, in what order, and how altered is a pure function of (seed, epoch, index).
+"""Samples for training: which, in what order, how altered and with which mixed is a pure function of (seed, epoch, index).
 
 Threads read ahead; because nothing depends on their timing, the batches are the same with any number of them and after
 any restart.
@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.data.base import Dataset, Item
-from intarsia.devices import available_memory
 from intarsia.losses.base import Border
-from intarsia.transforms.pipeline import AugmentConfig, Sample, augment
-from intarsia.transforms.preprocess import Preprocess, resize_image, resize_mask, to_channels
+from intarsia.progress import Progress
+from intarsia.training.store import Mode, Store
+from intarsia.transforms.pipeline import AugmentConfig
+from intarsia.transforms.preprocess import Preprocess
+from intarsia.transforms.sample import Sample
+from intarsia.transforms.sampling import Loaded, Sampler, classes_looked_for, draw_generator
 
 
 class Batch(NamedTuple):
@@ -41,11 +44,6 @@ def draw_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
-def draw_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of one sample: Philox(seed, epoch, index)."""
-    return np.random.Generator(np.random.Philox(key=[seed, (epoch + 1) << 32 | index]))
-
-
 @dataclass
 class Feeder:
     """Training batches by number. Batch b holds positions b*batch ... of the endless sequence of epochs, so every image
@@ -61,39 +59,36 @@ class Feeder:
     workers: int
     border: Border | None = None
     """Weights of borders between objects that samples bring along."""
-    _kept: dict[str, Sample] = field(default_factory=dict, repr=False)
-    _room: int = 0
+    cache: Mode = "auto"
+    """Where decoded images are kept (training/store.py)."""
+    progress: Progress | None = None
+    store: Store = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._room = available_memory() // 4
+        rare = classes_looked_for(self.augment, self.dataset.class_pixels["train"])
+        self.store = Store(
+            self.dataset,
+            self.items,
+            self.preprocess,
+            border=self.border,
+            rare=rare,
+            mode=self.cache,
+            progress=self.progress,
+        )
+        self._sampler = Sampler(
+            lambda index: self.load(self.items[index]), len(self.items), self.size, self.augment, self.preprocess, rare
+        )
         self._order = lru_cache(4)(lambda epoch: draw_order(self.seed, epoch, len(self.items)))
 
-    def load(self, item: Item) -> Sample:
-        """Image in stored values, mask and weights at data.scale; kept in memory while a quarter of it is free.
-
-        Distances between objects are counted in the mask's own pixels, before data.scale.
-        """
-        if item.name in self._kept:
-            return self._kept[item.name]
-        pixels, mask = self.dataset.read_image(item), torch.from_numpy(self.dataset.read_mask(item))
-        size = self.preprocess.scaled_size(item.height, item.width)
-        image = resize_image(to_channels(pixels, self.preprocess.channels), size).contiguous()
-        weights = None
-        if self.border is not None:
-            weights = resize_image(torch.from_numpy(self.dataset.border_weights(item, self.border))[None], size)[0]
-        loaded = Sample(image, resize_mask(mask, size), weights)
-        self._room -= sum(part.numel() * part.element_size() for part in loaded if part is not None)
-        if self._room > 0:
-            self._kept[item.name] = loaded
-        return loaded
+    def load(self, item: Item) -> Loaded:
+        """Image in stored values, mask and weights at data.scale, from memory or a file if they were decoded before."""
+        return self.store.load(item)
 
     def sample(self, position: int) -> Sample:
         """The sample at a position of the endless sequence, its image normalised; weights, if there is a border."""
         epoch, place = divmod(position, len(self.items))
         index = int(self._order(epoch)[place])
-        image, mask, weights = self.load(self.items[index])
-        rng = draw_generator(self.seed, epoch, index)
-        sample = augment(image, mask, self.size, self.augment, self.preprocess, rng, weights)
+        sample = self._sampler.draw(index, draw_generator(self.seed, epoch, index))
         return sample._replace(image=self.preprocess.normalise(sample.image))
 
     def batches(self, first: int) -> Iterator[Batch]:

@@ -71,6 +71,8 @@ def set_up(recipe: Recipe, progress: Progress, began: Mapping[str, Any] | None =
         seed=recipe.train.seed,
         workers=_workers(recipe.train.workers, device),
         border=recipe.loss.border,
+        cache=recipe.train.cache,
+        progress=progress,
     )
     layout = recipe.train.memory_format
     if layout == "auto":
@@ -112,7 +114,14 @@ def _preprocess(recipe: Recipe, dataset: Dataset, model: SegmentationModel) -> P
     if mean is None or std is None:
         repeated = channels // dataset.channels if channels % dataset.channels == 0 else 1
         mean, std = dataset.mean * repeated, dataset.std * repeated
-    return Preprocess(channels=channels, value_range=dataset.value_range, mean=mean, std=std, scale=recipe.data.scale)
+    return Preprocess(
+        channels=channels,
+        bands=dataset.bands,
+        value_range=dataset.value_range,
+        mean=mean,
+        std=std,
+        scale=recipe.data.scale,
+    )
 
 
 def _workers(given: int | None, device: Device) -> int:

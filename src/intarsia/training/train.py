@@ -19,7 +19,7 @@ from intarsia.training.setup import Setup, set_up
 from intarsia.training.start import announce, began, check_free, make_run_folder, write_start
 from intarsia.training.state import Counters, weights_of
 
-MAY_CHANGE = ("epochs", "steps", "minutes", "validations", "patience", "workers", "save_minutes")
+MAY_CHANGE = ("epochs", "steps", "minutes", "validations", "patience", "workers", "cache", "save_minutes")
 """Settings of train that a resumed run may change."""
 
 

@@ -41,6 +41,7 @@ def draw_window(
     mirror: str,
     turn: bool,
     shift: int | None = None,
+    middle: tuple[int, int] | None = None,
 ) -> Window:
     """A window of the image that becomes `size`: zoom is log-uniform, the place uniform over all that fit.
 
@@ -52,13 +53,18 @@ def draw_window(
         mirror: none, horizontal or both.
         turn: whether quarter turns are drawn.
         shift: pixels by which the window's middle may lie off the image's; None: anywhere that fits.
+        middle: (row, column) of the pixel that the window looks at: its own middle, unless it would hang over an edge of the
+            image. Nothing is drawn for a side that is longer than the window's. It holds over `shift`.
     """
     factor = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
     squeeze = math.exp(rng.uniform(-0.5, 0.5) * math.log(aspect))
     quarter_turns = int(rng.integers(4)) if turn else 0
     out = size if quarter_turns % 2 == 0 else (size[1], size[0])
     height, width = max(1, round(out[0] / (factor * squeeze))), max(1, round(out[1] / (factor / squeeze)))
-    top, left = (_place(side, part, rng, shift) for side, part in zip(image_size, (height, width), strict=True))
+    top, left = (
+        _place(side, part, rng, shift if middle is None else None, at)
+        for side, part, at in zip(image_size, (height, width), middle or (None, None), strict=True)
+    )
     flips = rng.random(2) < 0.5
     return Window(
         top,
@@ -71,9 +77,11 @@ def draw_window(
     )
 
 
-def _place(side: int, part: int, rng: np.random.Generator, shift: int | None) -> int:
+def _place(side: int, part: int, rng: np.random.Generator, shift: int | None, at: int | None) -> int:
     """Start of a part on a side; negative if the part is larger, so that the side lies anywhere within it."""
     spare = side - part
+    if at is not None and spare > 0:
+        return min(max(at - part // 2, 0), spare)
     if shift is not None:
         return spare // 2 + int(rng.integers(-shift, shift + 1))
     return int(rng.integers(min(0, spare), max(0, spare) + 1))
@@ -86,14 +94,19 @@ def cut_window(image_CHW: Tensor, mask_HW: Tensor, window: Window, size: tuple[i
     if _is_inside(mask_HW, window):
         image = image_CHW[:, window.top : bottom, window.left : right]
     else:
-        rows = mirror_index(height, max(0, -window.top), max(0, bottom - height))
-        columns = mirror_index(width, max(0, -window.left), max(0, right - width))
-        first_row, first_column = max(0, window.top), max(0, window.left)
-        rows = rows[first_row : first_row + window.height]
-        columns = columns[first_column : first_column + window.width]
-        image = image_CHW[:, rows][:, :, columns]
+        rows = _mirrored(height, window.top, window.height)
+        columns = _mirrored(width, window.left, window.width)
+        top, left = int(rows.min()), int(columns.min())
+        seen = image_CHW[:, top : int(rows.max()) + 1, left : int(columns.max()) + 1]  # of a file, no more is read
+        image = seen[:, rows - top][:, :, columns - left]
     mask = _cut(mask_HW, window, outside=IGNORE)
     return resize_image(_turned(image, window), size), resize_mask(_turned(mask, window), size)
+
+
+def _mirrored(side: int, start: int, part: int) -> Tensor:
+    """Indices of a part of a side that is mirrored at its ends."""
+    index = mirror_index(side, max(0, -start), max(0, start + part - side))
+    return index[max(0, start) : max(0, start) + part]
 
 
 def cut_weights(weights_HW: Tensor, window: Window, size: tuple[int, int]) -> Tensor:

@@ -7,23 +7,28 @@
 | `fcn` | mirror and shifts up to 32 pixels, which "yielded no noticeable improvement" (arXiv:1411.4038, section 4.3) |
 | `unet` | shift, rotation, elastic deformation (3 x 3 vectors, 10 pixels), grey values (arXiv:1505.04597, section 3.1) |
 | `fcdensenet` | windows and mirror, left and right: the released code's; the paper says "vertical flips" (arXiv:1611.09326) |
-| `nnunet_like` | zoom 0.7 to 1.4, mirrors, colour, any rotation of a fifth of the samples; no noise or blur |
+| `nnunet_like` | zoom, mirrors, colour; a fifth each: rotation, blur, low resolution, noise; a third looks at rare classes |
+
+nnU-Net's noise has a deviation of up to 0.1 in images of deviation 1; of photographs on the 0..1 scale, 0.25, that is 0.025.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from intarsia.config import NamedConfig
 from intarsia.registry import Registry
 from intarsia.transforms.colour import jitter_colour
+from intarsia.transforms.degrade import degrade
 from intarsia.transforms.geometry import cut_weights, cut_window, draw_window
 from intarsia.transforms.preprocess import Preprocess
+from intarsia.transforms.rare import draw_place
+from intarsia.transforms.sample import Sample
 from intarsia.transforms.warp import draw_bend, warp
 
 
@@ -54,6 +59,26 @@ class AugmentConfig(NamedConfig):
     """Share of the samples that are rotated, sheared, seen in perspective and deformed at all."""
     colour: float = Field(0.25, ge=0, le=1)
     """Strength of brightness, contrast, saturation and gamma changes; 0: none."""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """Turn of the hues by up to this share of the colour circle, either way; RGB only."""
+    blur: float = Field(0.0, ge=0, le=20)
+    """Largest sigma of Gaussian blur, in pixels of the sample."""
+    low_resolution: float = Field(1.0, gt=0, le=1)
+    """Least factor of a simulated lower resolution: 0.5 is half the pixels each way."""
+    noise: float = Field(0.0, ge=0, le=1)
+    """Largest standard deviation of Gaussian noise, on the 0..1 scale."""
+    jpeg: int | None = Field(None, ge=1, le=100)
+    """Least quality of JPEG compression, 1 to 100; null: never compressed."""
+    degraded: float = Field(0.2, ge=0, le=1)
+    """Share of the samples for each of blur, low resolution, noise and JPEG, drawn by itself for each."""
+    focus: float = Field(0.0, ge=0, le=1)
+    """Share of samples whose window looks at a pixel of a rare class, one with fewer pixels than the mean of the classes."""
+    cutmix: float = Field(0.0, ge=0, le=1)
+    """Share of samples with a rectangle of another one, label and all (arXiv:1905.04899)."""
+    mosaic: float = Field(0.0, ge=0, le=1)
+    """Share of samples that are put together of quarters of four."""
+    copy_paste: float = Field(0.0, ge=0, le=1)
+    """Share of samples onto which a rare class of another one is pasted (arXiv:2012.07177)."""
 
     @field_validator("zoom")
     @classmethod
@@ -69,6 +94,17 @@ class AugmentConfig(NamedConfig):
             raise ValueError("elastic_grid needs at least two vectors each way")
         return grid
 
+    @model_validator(mode="after")
+    def _at_most_one_mix(self) -> Self:
+        if self.cutmix + self.mosaic + self.copy_paste > 1 + 1e-9:
+            raise ValueError("cutmix, mosaic and copy_paste are shares of the samples: their sum must be at most 1")
+        return self
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a sample may hold parts of others."""
+        return self.cutmix + self.mosaic + self.copy_paste > 0
+
     @property
     def bends(self) -> bool:
         """Whether there is more than windows, zoom, mirrors and quarter turns."""
@@ -82,7 +118,8 @@ AUGMENTS.preset("none", _still)
 AUGMENTS.preset("fcn", _still.replace(mirror="horizontal", shift=32))
 AUGMENTS.preset("unet", _still.replace(rotation=180, elastic=10, colour=0.15))
 AUGMENTS.preset("fcdensenet", _still.replace(mirror="horizontal"))
-AUGMENTS.preset("nnunet_like", _still.replace(zoom=(0.7, 1.4), mirror="both", rotation=180, bent=0.2, colour=0.25))
+_nnunet = _still.replace(zoom=(0.7, 1.4), mirror="both", rotation=180, bent=0.2, colour=0.25)
+AUGMENTS.preset("nnunet_like", _nnunet.replace(blur=1.0, low_resolution=0.5, noise=0.025, focus=0.33))
 
 
 def resolve_augment(value: str | Mapping[str, Any] | AugmentConfig) -> AugmentConfig:
@@ -90,17 +127,6 @@ def resolve_augment(value: str | Mapping[str, Any] | AugmentConfig) -> AugmentCo
     if isinstance(value, Mapping) and not value.get("name"):
         value = {**value, "name": "default"}
     return AUGMENTS.resolve(value)
-
-
-class Sample(NamedTuple):
-    """One image, its mask, and the weights of its pixels if there are any."""
-
-    image: Tensor
-    """(C, h, w)"""
-    mask: Tensor
-    """(h, w), 255 ignored."""
-    weights: Tensor | None = None
-    """(h, w) float32"""
 
 
 def augment(
@@ -111,6 +137,7 @@ def augment(
     preprocess: Preprocess,
     rng: np.random.Generator,
     weights_HW: Tensor | None = None,
+    places_n3: Tensor | None = None,
 ) -> Sample:
     """A random sample of `size`: image on the 0..1 scale, mask and weights, 255 and 0 outside the image.
 
@@ -121,7 +148,9 @@ def augment(
         preprocess: its value range is used, not its normalisation.
         rng: source of all randomness.
         weights_HW: float32 weights of the pixels, the same size; what is drawn does not depend on them.
+        places_n3: class, row and column of pixels of rare classes, which a share of the windows looks at.
     """
+    looks = config.focus > 0 and rng.random() < config.focus
     window = draw_window(
         (mask_HW.shape[0], mask_HW.shape[1]),
         size,
@@ -131,6 +160,7 @@ def augment(
         mirror=config.mirror,
         turn=config.turn,
         shift=config.shift,
+        middle=draw_place(places_n3, rng) if looks else None,
     )
     if config.bends and (config.bent == 1 or rng.random() < config.bent):
         bend = draw_bend(
@@ -145,4 +175,16 @@ def augment(
     else:
         image, mask = cut_window(image_CHW, mask_HW, window, size)
         weights = None if weights_HW is None else cut_weights(weights_HW, window, size)
-    return Sample(jitter_colour(preprocess.to_unit(image), rng, config.colour), mask, weights)
+    bounded = preprocess.value_range == (0.0, 255.0)
+    coloured = jitter_colour(preprocess.to_unit(image), rng, config.colour, hue=config.hue, bounded=bounded)
+    degraded = degrade(
+        coloured,
+        rng,
+        blur=config.blur,
+        low_resolution=config.low_resolution,
+        noise=config.noise,
+        jpeg=config.jpeg,
+        share=config.degraded,
+        bounded=bounded,
+    )
+    return Sample(degraded, mask, weights)
