@@ -121,8 +121,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def available_memory() -> int:
-    """Bytes of main memory that are free for use; 4 GiB where the system does not tell."""
+def available_memory(device: str = "cpu") -> int:
+    """Bytes that are free for use: of a CUDA device, else of main memory; 4 GiB where the system does not tell."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable"):

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from intarsia.data import FolderConfig
 from intarsia.losses.base import Border
@@ -48,6 +49,17 @@ def test_shapes_and_types(dataset):
     assert (image.shape, image.dtype) == ((4, 1, 32, 48), torch.float32)
     assert (mask.shape, mask.dtype) == ((4, 32, 48), torch.uint8)
     assert weights is None
+
+
+def test_samples_are_made_on_the_device_of_the_network(dataset, monkeypatch):
+    """On tensors that have a device but no content."""
+    monkeypatch.setattr("intarsia.training.feed.available_memory", lambda device: 1 << 30)
+    feed = feeder(dataset, device="cuda", border=BORDER, augment=AUGMENTS["unet"])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for _ in range(2):  # moved, then kept there
+            batch = first(feed, 1)[0]
+            assert {part.device.type for part in batch} == {"cuda"}
+    assert len(feed._moved) == 4
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

@@ -12,7 +12,7 @@ from intarsia.data.base import Dataset, evenly
 from intarsia.data.decode import decode_item
 from intarsia.data.sheet import Section, Tile, draw_sheet, present_in, small_map, small_photo, tile_of
 from intarsia.images.overlay import overlay_of_sample, unit_to_rgb8
-from intarsia.transforms.pipeline import AugmentConfig
+from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig
 from intarsia.transforms.preprocess import Preprocess, median_size
 from intarsia.transforms.sample import Sample
 from intarsia.transforms.sampling import Loaded, Sampler, classes_looked_for, draw_generator
@@ -50,9 +50,17 @@ def sheet_of_samples(
         for epoch in range(columns - 1):
             sample = sampler.draw(place, draw_generator(seed, epoch, place))
             tiles.append(Tile(_picture(sample, dataset), f"epoch {epoch + 1}"))
-    words = config.name or "settings of its own"
-    heading = f"{dataset.label}: augmentation {words}, samples of {size[0]} x {size[1]}; first the image as it is"
+    heading = f"{dataset.label}: augmentation {_words(config)}, samples of {size[0]} x {size[1]}; first the image as it is"
     return draw_sheet([Section(heading, tiles)], dataset.table, present_in(dataset, (split,)), columns=columns)
+
+
+def _words(config: AugmentConfig) -> str:
+    """The preset's name, and what is not as the preset has it."""
+    if config.name not in AUGMENTS:
+        return "by settings of its own"
+    usual = AUGMENTS[config.name].to_dict()
+    other = [f"{key}={value}" for key, value in config.to_dict().items() if value != usual[key]]
+    return " with ".join([config.name, *([", ".join(other)] if other else [])])
 
 
 def _sampler(dataset: Dataset, split: str, config: AugmentConfig, size: tuple[int, int], scale: float) -> Sampler:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from intarsia.data.base import Dataset
-from intarsia.devices import Device, available_memory, choose_device
+from intarsia.devices import available_memory, choose_device
 from intarsia.models.base import SegmentationModel
 from intarsia.recipes.recipe import Recipe
 from intarsia.transforms.preprocess import median_size
@@ -69,7 +69,7 @@ def largest_batch(recipe: Recipe, dataset: Dataset) -> BatchEstimate | None:
     except Exception:  # a network may look at values, which are not computed here: then there is no estimate
         return None
     each = int(each * _MARGIN * (_KEPT_IN_BF16 if device.precision == "bf16" else 1))
-    memory = _free(device)
+    memory = available_memory(device.torch_name)
     weights = sum(parameter.numel() for parameter in model.parameters()) * _PER_WEIGHT
     largest = max(0, (memory - weights) // max(1, each))
     return BatchEstimate(int(largest), size, each, memory, device.describe(), recipe.model.name)
@@ -95,7 +95,3 @@ def _kept_bytes(model: SegmentationModel, size: tuple[int, int]) -> int:
     return (
         sum(count for count, _ in kept.values()) // 2 + int(logits.nelement()) * 8
     )  # logits, softmax and their gradients
-
-
-def _free(device: Device) -> int:
-    return int(torch.cuda.mem_get_info(device.index)[0]) if device.kind == "cuda" else available_memory()

@@ -67,6 +67,8 @@ class TrainConfig(Config):
     workers: int | None = Field(None, ge=0)
     """Threads that read and augment ahead; null: none beside a CPU that computes the network, else one a core, at most 8.
     The result does not depend on it."""
+    augment_on: Literal["processor", "device"] = "processor"
+    """Where samples are cut and altered: the processor, or the device of the network, to which images are moved whole."""
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
     """Where decoded images are kept: memory (up to a quarter of what is free), disk (files below the cache folder), off
     (nowhere); auto: memory if all fit, else disk. The result does not depend on it."""
@@ -122,8 +124,12 @@ def load_recipe(target: str | Path | Recipe, settings: Sequence[str] | dict[str,
     Raises:
         ConfigError: the target is none of these, or a setting is wrong.
     """
-    recipe = target if isinstance(target, Recipe) else _found(str(target))
-    return recipe.replace(settings) if isinstance(settings, dict) else override(recipe, list(settings))
+    start = target if isinstance(target, Recipe) else _found(str(target))
+    recipe = start.replace(settings) if isinstance(settings, dict) else override(start, list(settings))
+    path = start.data.to_dict().get("path")
+    if path and recipe.data.to_dict().get("path") == "":  # data=NAME took another kind of data, which lies there too
+        recipe = recipe.replace(data={"path": path})
+    return recipe
 
 
 def recipe_of_run(folder: Path) -> Recipe:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.data.base import Dataset, Item
+from intarsia.devices import available_memory
 from intarsia.losses.base import Border
 from intarsia.progress import Progress
-from intarsia.training.store import Mode, Store
+from intarsia.training.store import Mode, Store, bytes_of
 from intarsia.transforms.pipeline import AugmentConfig
 from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.sample import Sample
@@ -59,10 +60,13 @@ class Feeder:
     workers: int
     border: Border | None = None
     """Weights of borders between objects that samples bring along."""
+    device: str = "cpu"
+    """Where samples are cut and altered."""
     cache: Mode = "auto"
     """Where decoded images are kept (training/store.py)."""
     progress: Progress | None = None
     store: Store = field(init=False, repr=False)
+    _moved: dict[str, Loaded] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         rare = classes_looked_for(self.augment, self.dataset.class_pixels["train"])
@@ -78,11 +82,27 @@ class Feeder:
         self._sampler = Sampler(
             lambda index: self.load(self.items[index]), len(self.items), self.size, self.augment, self.preprocess, rare
         )
+        self._room = available_memory(self.device) // 4
         self._order = lru_cache(4)(lambda epoch: draw_order(self.seed, epoch, len(self.items)))
 
     def load(self, item: Item) -> Loaded:
-        """Image in stored values, mask and weights at data.scale, from memory or a file if they were decoded before."""
-        return self.store.load(item)
+        """Image in stored values, mask and weights at data.scale, from memory or a file if they were decoded before; those of
+        the network's device stay there while there is room."""
+        if self.device == "cpu":
+            return self.store.load(item)
+        moved = self._moved.get(item.name)
+        if moved is None:
+            image, mask, weights, places = self.store.load(item)
+            moved = Loaded(
+                image.to(self.device),
+                mask.to(self.device),
+                None if weights is None else weights.to(self.device),
+                places,
+            )
+            if bytes_of(moved) < self._room:
+                self._room -= bytes_of(moved)
+                self._moved[item.name] = moved
+        return moved
 
     def sample(self, position: int) -> Sample:
         """The sample at a position of the endless sequence, its image normalised; weights, if there is a border."""

@@ -71,6 +71,7 @@ def set_up(recipe: Recipe, progress: Progress, began: Mapping[str, Any] | None =
         seed=recipe.train.seed,
         workers=_workers(recipe.train.workers, device),
         border=recipe.loss.border,
+        device=device.torch_name if recipe.train.augment_on == "device" else "cpu",
         cache=recipe.train.cache,
         progress=progress,
     )

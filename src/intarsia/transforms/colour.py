@@ -38,10 +38,11 @@ def jitter_colour(
         keep = 1 + max(-1.0, 2 * saturation)
         grey = torch.tensor(GREY).expand(3, 3)
         matrix = (1 + contrast) * (keep * torch.eye(3) + (1 - keep) * grey)
+    matrix = matrix.to(unit_CHW.device)
     mean = unit_CHW.mean(dim=(1, 2), keepdim=True)
     flat = (unit_CHW - mean).reshape(channels, -1)
     if turned:
-        hues = hue_matrix(turn)
+        hues = hue_matrix(turn).to(unit_CHW.device)
         matrix, mean = matrix @ hues, (hues @ mean[..., 0])[..., None]
     mixed = (matrix @ flat).reshape(unit_CHW.shape) + mean + brightness
     power = math.exp(gamma * 0.5)

@@ -67,7 +67,8 @@ def gaussian_blur(unit_CHW: Tensor, sigma: float) -> Tensor:
     if radius == 0:
         return unit_CHW
     height, width = unit_CHW.shape[1:]
-    return _blurring(height, sigma, radius) @ unit_CHW @ _blurring(width, sigma, radius).T
+    rows, columns = (_blurring(side, sigma, radius).to(unit_CHW.device) for side in (height, width))
+    return rows @ unit_CHW @ columns.T
 
 
 def _blurring(side: int, sigma: float, radius: int) -> Tensor:
@@ -101,7 +102,7 @@ def add_noise(unit_CHW: Tensor, rng: np.random.Generator, std: float) -> Tensor:
         std: on the 0..1 scale.
     """
     noise = torch.from_numpy(rng.standard_normal(tuple(unit_CHW.shape), dtype=np.float32))
-    return noise.mul_(std).add_(unit_CHW)
+    return noise.to(unit_CHW.device).mul_(std).add_(unit_CHW)
 
 
 def compress_jpeg(unit_CHW: Tensor, quality: int) -> Tensor:
@@ -111,13 +112,13 @@ def compress_jpeg(unit_CHW: Tensor, quality: int) -> Tensor:
         unit_CHW: what lies outside 0..1 is cut.
         quality: 1..100, of libjpeg.
     """
-    bytes_HWC = (unit_CHW.clamp(0, 1) * 255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    bytes_HWC = (unit_CHW.clamp(0, 1) * 255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
     if bytes_HWC.shape[2] == 3:
         decoded = _through_jpeg(bytes_HWC, quality)
     else:
         planes = [_through_jpeg(plane, quality) for plane in np.ascontiguousarray(bytes_HWC.transpose(2, 0, 1))]
         decoded = np.stack(planes, axis=-1)
-    return torch.from_numpy(decoded).permute(2, 0, 1).float().contiguous() / 255
+    return torch.from_numpy(decoded).to(unit_CHW.device).permute(2, 0, 1).float().contiguous() / 255
 
 
 def _through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.classes import IGNORE
-from intarsia.ops.pad import mirror_index
 from intarsia.transforms.preprocess import resize_image, resize_mask
 
 
@@ -98,15 +98,17 @@ def cut_window(image_CHW: Tensor, mask_HW: Tensor, window: Window, size: tuple[i
         columns = _mirrored(width, window.left, window.width)
         top, left = int(rows.min()), int(columns.min())
         seen = image_CHW[:, top : int(rows.max()) + 1, left : int(columns.max()) + 1]  # of a file, no more is read
-        image = seen[:, rows - top][:, :, columns - left]
+        image = seen[:, torch.from_numpy(rows - top)][:, :, torch.from_numpy(columns - left)]
     mask = _cut(mask_HW, window, outside=IGNORE)
     return resize_image(_turned(image, window), size), resize_mask(_turned(mask, window), size)
 
 
-def _mirrored(side: int, start: int, part: int) -> Tensor:
-    """Indices of a part of a side that is mirrored at its ends."""
-    index = mirror_index(side, max(0, -start), max(0, start + part - side))
-    return index[max(0, start) : max(0, start) + part]
+def _mirrored(side: int, start: int, part: int) -> NDArray[np.int64]:
+    """Indices of a part of a side that is mirrored at its ends, as `mirror_index` does."""
+    period = max(1, 2 * (side - 1))
+    position = np.arange(start, start + part) % period
+    index: NDArray[np.int64] = np.minimum(position, period - position) if side > 1 else np.zeros(part, np.int64)
+    return index
 
 
 def cut_weights(weights_HW: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
@@ -127,7 +129,7 @@ def _cut(plane_HW: Tensor, window: Window, *, outside: int) -> Tensor:
     inside = plane_HW[max(0, window.top) : bottom, max(0, window.left) : right]
     if _is_inside(plane_HW, window):
         return inside
-    cut = torch.full((window.height, window.width), outside, dtype=plane_HW.dtype)
+    cut = plane_HW.new_full((window.height, window.width), outside)
     row, column = max(0, -window.top), max(0, -window.left)
     cut[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
     return cut

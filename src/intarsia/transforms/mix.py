@@ -50,7 +50,7 @@ def mosaic(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
 
 def copy_paste(sample: Sample, other: Sample, rare: Sequence[int], rng: np.random.Generator) -> Sample:
     """The sample with all pixels of one rare class of the other, drawn among those it shows; as it is if there is none."""
-    shown = np.intersect1d(other.mask.numpy(), np.asarray(rare, np.uint8))
+    shown = np.intersect1d(other.mask.cpu().numpy(), np.asarray(rare, np.uint8))
     if not len(shown):
         return sample
     taken = other.mask == int(rng.choice(shown))

@@ -106,6 +106,8 @@ def resize_image(image_CHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear with antialiasing, half-pixel centres; the type (uint8 or float) stays."""
     if tuple(image_CHW.shape[-2:]) == size:
         return image_CHW
+    if image_CHW.dtype == torch.uint8 and image_CHW.device.type != "cpu":  # there is no such kernel for bytes
+        return resize_image(image_CHW.float(), size).round_().to(torch.uint8)
     resized = F.interpolate(image_CHW.unsqueeze(0), size, mode="bilinear", antialias=True, align_corners=False)
     return resized.squeeze(0)
 

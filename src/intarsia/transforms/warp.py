@@ -98,21 +98,25 @@ def homography(window: Window, size: tuple[int, int], bend: Bend) -> NDArray[np.
 
 
 def places(
-    matrix: NDArray[np.float64], nodes: NDArray[np.float64] | None, image_size: tuple[int, int], size: tuple[int, int]
+    matrix: NDArray[np.float64],
+    nodes: NDArray[np.float64] | None,
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    device: torch.device | None = None,
 ) -> Tensor:
     """(2, h, w) float32 row and column in the image that each pixel of the result looks at."""
-    rows = torch.arange(size[0], dtype=torch.float64)[:, None] + 0.5
-    columns = torch.arange(size[1], dtype=torch.float64) + 0.5
+    rows = torch.arange(size[0], dtype=torch.float64, device=device)[:, None] + 0.5
+    columns = torch.arange(size[1], dtype=torch.float64, device=device) + 0.5
     row, column, over = (line[0] * rows + line[1] * columns + line[2] for line in matrix.tolist())
     found = torch.stack((row / over, column / over))
     if nodes is not None:
-        found += displacement(torch.from_numpy(nodes), found, image_size)
+        found += displacement(torch.from_numpy(nodes).to(found.device), found, image_size)
     return found.float()
 
 
 def displacement(nodes_2nm: Tensor, places_2hw: Tensor, image_size: tuple[int, int]) -> Tensor:
     """(2, h, w) the displacement at places of the image: bicubic through the nodes, that of the border beyond it."""
-    extent = torch.tensor(image_size, dtype=places_2hw.dtype)[:, None, None]
+    extent = places_2hw.new_tensor(image_size)[:, None, None]
     at_2hw = (2 * places_2hw / extent - 1).clamp(-1, 1)
     at_hw2 = torch.stack((at_2hw[1], at_2hw[0]), dim=-1)
     found: Tensor = F.grid_sample(
@@ -150,14 +154,14 @@ def _plain(
     """On any device, in torch."""
     image_size = (mask_HW.shape[0], mask_HW.shape[1])
     matrix = homography(window, size, bend)
-    at_2hw = places(matrix, bend.nodes, image_size, size)
+    at_2hw = places(matrix, bend.nodes, image_size, size, mask_HW.device)
     row, column = at_2hw.floor().long()
     inside = (row >= 0) & (row < image_size[0]) & (column >= 0) & (column < image_size[1])
     nearest = row.clamp(0, image_size[0] - 1) * image_size[1] + column.clamp(0, image_size[1] - 1)
-    outside = torch.tensor(IGNORE, dtype=mask_HW.dtype)
+    outside = mask_HW.new_tensor(IGNORE)
     mask = torch.where(inside, mask_HW.reshape(-1)[nearest], outside)
     part, start, scale = _antialiased(image_CHW, matrix, bend, window, size)
-    shifted = (at_2hw - torch.tensor(start)[:, None, None]) * torch.tensor(scale)[:, None, None]
+    shifted = (at_2hw - at_2hw.new_tensor(start)[:, None, None]) * at_2hw.new_tensor(scale)[:, None, None]
     image = _sampled(part, shifted.float())
     weights = None
     if weights_HW is not None:
@@ -192,7 +196,7 @@ def _antialiased(
 
 def _sampled(image_CHW: Tensor, at_2hw: Tensor) -> Tensor:
     """(C, h, w) float32: bilinear between pixel centres, mirrored at the outermost ones."""
-    last = torch.tensor([max(1, side - 1) for side in image_CHW.shape[1:]], dtype=at_2hw.dtype)[:, None, None]
+    last = at_2hw.new_tensor([max(1, side - 1) for side in image_CHW.shape[1:]])[:, None, None]
     on_2hw = 2 * (at_2hw - 0.5) / last - 1
     on_hw2 = torch.stack((on_2hw[1], on_2hw[0]), dim=-1)
     found: Tensor = F.grid_sample(
