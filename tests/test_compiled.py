@@ -109,7 +109,7 @@ def test_one_that_computes_something_else_is_not_used(working, tmp_path, monkeyp
     source = (
         source.replace("far_1 * far_1", "far_1")
         .replace("x <= most", "x < most")
-        .replace("t.below[i] *", "t.after[i] *")
+        .replace("t->below[i] *", "t->after[i] *")
     )
     source = source.replace("truth[i] * k + found[i]", "found[i] * k + truth[i]")
     assert source != working.source.read_text()

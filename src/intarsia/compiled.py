@@ -54,7 +54,7 @@ class Compiled(Generic[T]):
 
     def __init__(self, source: Path, face: Callable[[ctypes.CDLL], T]) -> None:
         self.source, self.face = source, face
-        self._tried: dict[tuple[str | None, Path], tuple[T | None, str]] = {}
+        self._tried: dict[tuple[str | None, ...], tuple[T | None, str]] = {}
         self._lock = threading.Lock()
 
     def load(self) -> T | None:
@@ -76,7 +76,7 @@ class Compiled(Generic[T]):
     def _found(self) -> tuple[T | None, str]:
         if os.environ.get("INTARSIA_KERNEL") == "0":
             return None, "plain forms are used: turned off by INTARSIA_KERNEL=0"
-        key = (os.environ.get("CC"), cache_folder())
+        key = tuple(map(os.environ.get, ("CC", "INTARSIA_CACHE", "XDG_CACHE_HOME", "HOME")))
         if key not in self._tried:
             with self._lock:
                 if key not in self._tried:

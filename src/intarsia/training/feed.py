@@ -7,7 +7,7 @@ any restart.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +27,9 @@ from intarsia.transforms.pipeline import AugmentConfig
 from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.sample import Sample
 from intarsia.transforms.sampling import Loaded, Sampler, classes_looked_for, draw_generator
+
+AHEAD = 3
+"""Batches that threads work on ahead."""
 
 
 class Batch(NamedTuple):
@@ -106,35 +109,56 @@ class Feeder:
 
     def sample(self, position: int) -> Sample:
         """The sample at a position of the endless sequence, its image normalised; weights, if there is a border."""
+        sample = self._drawn(position)
+        return sample._replace(image=self.preprocess.normalise(sample.image))
+
+    def _drawn(self, position: int) -> Sample:
+        """The same on the 0..1 scale."""
         epoch, place = divmod(position, len(self.items))
         index = int(self._order(epoch)[place])
-        sample = self._sampler.draw(index, draw_generator(self.seed, epoch, index))
-        return sample._replace(image=self.preprocess.normalise(sample.image))
+        return self._sampler.draw(index, draw_generator(self.seed, epoch, index))
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Batch `first`, `first` + 1, ... without end."""
-        position = first * self.batch
+        number = first
         if self.workers == 0:
             while True:
-                yield stack([self.sample(position + index) for index in range(self.batch)])
-                position += self.batch
+                yield self.at(number)
+                number += 1
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting: deque[Future[Sample]] = deque()
+            waiting: deque[tuple[Batch, list[Future[None]]]] = deque()
             try:
                 while True:
-                    while len(waiting) < 3 * self.batch:
-                        waiting.append(pool.submit(self.sample, position))
-                        position += 1
-                    yield stack([waiting.popleft().result() for _ in range(self.batch)])
+                    while len(waiting) < AHEAD:
+                        batch = self._empty()
+                        parts = [pool.submit(self._put, batch, index, number) for index in range(self.batch)]
+                        waiting.append((batch, parts))
+                        number += 1
+                    batch, parts = waiting.popleft()
+                    for part in parts:
+                        part.result()
+                    yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def at(self, number: int) -> Batch:
+        """A batch by its number."""
+        batch = self._empty()
+        for index in range(self.batch):
+            self._put(batch, index, number)
+        return batch
 
-def stack(samples: Sequence[Sample]) -> Batch:
-    """Samples as a batch."""
-    weights = [sample.weights for sample in samples if sample.weights is not None]
-    return Batch(
-        torch.stack([sample.image for sample in samples]),
-        torch.stack([sample.mask for sample in samples]),
-        torch.stack(weights) if weights else None,
-    )
+    def _empty(self) -> Batch:
+        """A batch that is not filled yet."""
+        size = (self.batch, *self.size)
+        weights = None if self.border is None else torch.empty(size, device=self.device)
+        image = torch.empty(self.batch, self.preprocess.channels, *self.size, device=self.device)
+        return Batch(image, torch.empty(size, dtype=torch.uint8, device=self.device), weights)
+
+    def _put(self, batch: Batch, index: int, number: int) -> None:
+        """A sample of batch `number` into its place."""
+        sample = self._drawn(number * self.batch + index)
+        self.preprocess.normalise(sample.image, out=batch.image[index])
+        batch.mask[index] = sample.mask
+        if batch.weights is not None and sample.weights is not None:
+            batch.weights[index] = sample.weights

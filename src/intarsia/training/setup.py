@@ -16,7 +16,7 @@ from intarsia.models.base import ModelConfig, SegmentationModel, build_model
 from intarsia.ops.depthwise import depthwise_in_float32
 from intarsia.progress import Progress
 from intarsia.recipes.recipe import Recipe, TrainConfig
-from intarsia.training.feed import Feeder, stack
+from intarsia.training.feed import Feeder
 from intarsia.training.trial import faster_with_channels_last
 from intarsia.transforms.preprocess import Preprocess, median_size
 
@@ -130,5 +130,5 @@ def _workers(given: int | None, device: Device) -> int:
 
 
 def _gains_from_channels_last(recipe: Recipe, model: SegmentationModel, feeder: Feeder, device: Device) -> bool:
-    batch = stack([feeder.sample(position) for position in range(recipe.train.batch)])
+    batch = feeder.at(0)
     return faster_with_channels_last(model, batch.image, batch.mask, recipe.loss, device, weights_NHW=batch.weights)

@@ -176,7 +176,10 @@ def augment(
         image, mask = cut_window(image_CHW, mask_HW, window, size)
         weights = None if weights_HW is None else cut_weights(weights_HW, window, size)
     bounded = preprocess.value_range == (0.0, 255.0)
-    coloured = jitter_colour(preprocess.to_unit(image), rng, config.colour, hue=config.hue, bounded=bounded)
+    black, white = preprocess.bounds(image.device)
+    coloured = jitter_colour(
+        image.float(), rng, config.colour, hue=config.hue, bounded=bounded, black=black, white=white
+    )
     degraded = degrade(
         coloured,
         rng,

@@ -62,16 +62,23 @@ class Preprocess(Config):
         """(height, width) after the resize by `scale`."""
         return scaled_size(height, width, self.scale)
 
-    def normalise(self, unit_CHW: Tensor) -> Tensor:
-        """(..., C, H, W) on the 0..1 scale to mean 0 and deviation 1."""
+    def normalise(self, unit_CHW: Tensor, out: Tensor | None = None) -> Tensor:
+        """(..., C, H, W) on the 0..1 scale to mean 0 and deviation 1, into `out` if there is one."""
         mean = torch.tensor(self.mean, device=unit_CHW.device).reshape(-1, 1, 1)
         std = torch.tensor(self.std, device=unit_CHW.device).reshape(-1, 1, 1)
-        return (unit_CHW - mean) / std
+        return torch.sub(unit_CHW, mean, out=out).div_(std)
 
     def to_unit(self, pixels_CHW: Tensor) -> Tensor:
         """Stored values to the 0..1 scale, float32."""
-        low, high = (torch.tensor(bound, device=pixels_CHW.device).reshape(-1, 1, 1) for bound in self.value_range)
-        return (pixels_CHW.float() - low) / (high - low)
+        low, high = self.bounds(pixels_CHW.device)
+        return (pixels_CHW.float() - low).div_(high - low)
+
+    def bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The value range as two tensors, (1, 1, 1) or (C, 1, 1)."""
+        low, high = (
+            torch.tensor(bound, dtype=torch.float32, device=device).reshape(-1, 1, 1) for bound in self.value_range
+        )
+        return low, high
 
     def __call__(self, pixels: Array) -> Tensor:
         """A decoded image, (H, W) or (H, W, bands), as the network takes it: (C, h, w) float32."""

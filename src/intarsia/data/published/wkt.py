@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Ring = NDArray[np.float64]
-"""(n, 2) corners as x, y."""
+from intarsia.ops.polygons import Ring, fill_polygon
+
 Polygon = list[Ring]
 """Outline, then holes."""
 
@@ -73,23 +73,5 @@ def fill(polygons: Iterable[Sequence[Ring]], size: tuple[int, int]) -> NDArray[n
     """(H, W) pixels whose centre lies in a polygon. Rings of one polygon are even-odd, so holes are holes; polygons unite."""
     inside = np.zeros(size, bool)
     for rings in polygons:
-        _fill_one(rings, inside)
+        inside |= fill_polygon(rings, size)
     return inside
-
-
-def _fill_one(rings: Sequence[Ring], inside: NDArray[np.bool_]) -> None:
-    height, width = inside.shape
-    starts = np.concatenate(rings)
-    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
-    first = max(0, int(np.floor(starts[:, 1].min() - 0.5)))
-    last = min(height - 1, int(np.ceil(starts[:, 1].max() - 0.5)))
-    for row in range(first, last + 1):
-        y = row + 0.5
-        crosses = (starts[:, 1] <= y) != (ends[:, 1] <= y)
-        if not crosses.any():
-            continue
-        (x0, y0), (x1, y1) = starts[crosses].T, ends[crosses].T
-        at = np.sort(x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-        columns = np.clip(np.ceil(at - 0.5).astype(np.int64), 0, width)  # the first centre at or beyond each crossing
-        for left, right in zip(columns[0::2], columns[1::2], strict=True):
-            inside[row, left:right] = True
