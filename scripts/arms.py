@@ -46,7 +46,6 @@ class Comparison:
 
     def run(self) -> None:
         """Every arm with every seed, arms in turn; both files are written after each run."""
-        runs: list[dict[str, Any]] = []
         facts = {
             "title": self.title,
             "date": date.today().isoformat(),
@@ -57,14 +56,27 @@ class Comparison:
             "environment": environment()["packages"],
             "words": self.words,
         }
+        runs = self._stored(facts)
         for seed in SEEDS:
             for arm in self.arms:
+                if any((row["arm"], row["seed"]) == (arm, seed) for row in runs):
+                    continue
                 runs.append({"arm": arm, "seed": seed, **self._trained(arm, seed)})
                 print(runs[-1], flush=True)
                 text = json.dumps({**facts, "runs": runs}, indent=1, ensure_ascii=False) + "\n"
                 (ROOT / f"{self.file}.json").write_text(text, encoding="utf-8")
                 if len(runs) >= len(self.arms):
                     (ROOT / f"{self.file}.md").write_text(self._page(facts, runs), encoding="utf-8")
+
+    def _stored(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
+        """Runs of the same comparison that was broken off."""
+        file = ROOT / f"{self.file}.json"
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        same = all(stored.get(key) == facts[key] for key in ("each", "arms", "machine", "environment"))
+        return list(stored["runs"]) if same and len(stored["runs"]) < len(SEEDS) * len(self.arms) else []
 
     def _trained(self, arm: str, seed: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:

@@ -35,7 +35,7 @@ ARMS = {
 }
 TITLES = {"membranes": "Elastic deformation, ISBI 2012", "street": "Augmentation of street scenes, CamVid"}
 WORDS = {
-    "membranes": "Sections 00 to 19 trained, 20 to 23 chose the weights, 24 to 29 were held out; scores as in isbi2012_membrane.md.",
+    "membranes": "Sections 00 to 19 trained, 20 to 23 chose the weights, 24 to 29 were held out; see isbi2012_membrane.md.",
     "street": "Samples are of the median size: without zoom, `none` and `fcn` see nearly whole images.",
 }
 
