@@ -11,7 +11,7 @@ Ring = NDArray[np.float64]
 """(n, 2) x and y of its corners; (0, 0) is the corner of the first pixel, whose centre is (0.5, 0.5)."""
 
 
-_MOST_CROSSINGS = 1 << 22
+_MOST_CROSSINGS = 1 << 20
 """Worked on at once."""
 
 
