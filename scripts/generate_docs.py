@@ -18,6 +18,9 @@ from intarsia.models import MODELS, create_model, decoders
 from intarsia.recipes import RECIPES, Recipe
 from intarsia.registry import Registry
 
+sys.path.insert(0, str(Path(__file__).parent))
+from formats_page import formats_page
+
 ROOT = Path(__file__).resolve().parents[1] / "docs"
 NOTE = "<!-- written by scripts/docs; change the code instead -->\n\n"
 
@@ -134,6 +137,7 @@ def pages() -> dict[Path, str]:
         reference / "commands.md": commands_page(),
         reference / "errors.md": errors_page(),
         reference / "recipes.md": recipes_page(),
+        reference / "formats.md": NOTE + formats_page(),
         **paper_pages(),
     }
 

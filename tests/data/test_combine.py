@@ -142,5 +142,5 @@ def test_depths_are_not_mixed(folder, tmp_path):
     for index in range(3):
         write(tmp_path / "deep" / "images" / f"{index}.png", rng.integers(0, 5000, (16, 16)).astype(np.uint16))
         write(tmp_path / "deep" / "masks" / f"{index}.png", rng.integers(0, 2, (16, 16)).astype(np.uint8))
-    with pytest.raises(DataError, match="16-bit and 8-bit"):
+    with pytest.raises(DataError, match="8-bit, 16-bit or floating-point images are mixed"):
         combined([{"path": str(streets(folder))}, {"path": str(tmp_path / "deep")}]).open(Silent())

@@ -92,9 +92,12 @@ def check(
 
 
 def _recipe_of(path: str, settings: Any) -> Recipe:
+    from pathlib import Path
+
     from intarsia.recipes.recipe import Recipe, load_recipe
 
-    return load_recipe(Recipe().replace(data={"path": path}), list(settings))
+    start = path if Path(path).expanduser().exists() else Recipe().replace(data={"path": path})
+    return load_recipe(start, list(settings))
 
 
 def _fixed(

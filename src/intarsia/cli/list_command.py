@@ -13,8 +13,9 @@ import click
 
 if TYPE_CHECKING:
     from intarsia.config import NamedConfig
+    from intarsia.importers.base import Format
 
-KINDS = ("models", "losses", "transforms", "recipes", "data", "encoders", "weights")
+KINDS = ("models", "losses", "transforms", "recipes", "data", "formats", "encoders", "weights")
 
 
 @click.command("list")
@@ -56,6 +57,10 @@ def entries(kind: str) -> list[tuple[str, str]]:
         from intarsia.models.encoders.timm import encoder_names
 
         return [(name, "") for name in encoder_names()]
+    if kind == "formats":
+        from intarsia.importers.base import FORMATS
+
+        return [(name, _ways(each)) for name, each in sorted(FORMATS.items())]
     from intarsia.data import DATASETS
     from intarsia.losses import LOSSES
     from intarsia.models import MODELS
@@ -75,6 +80,12 @@ def entries(kind: str) -> list[tuple[str, str]]:
     if kind == "losses":
         return [(name, first_line(type(LOSSES[name]).__doc__)) for name in LOSSES.names()]
     return [(name, first_line(type(DATASETS[name]).__doc__)) for name in DATASETS.names()]
+
+
+def _ways(format_: Format) -> str:
+    """ "read, written (lossless): labelme JSON" """
+    ways = [*(["read"] if format_.read else []), *([f"written ({format_.loss})"] if format_.write else [])]
+    return f"{', '.join(ways)}: {format_.title}"
 
 
 def _changes(value: NamedConfig, start: NamedConfig) -> str:

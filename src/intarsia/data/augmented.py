@@ -50,7 +50,9 @@ def sheet_of_samples(
         for epoch in range(columns - 1):
             sample = sampler.draw(place, draw_generator(seed, epoch, place))
             tiles.append(Tile(_picture(sample, dataset), f"epoch {epoch + 1}"))
-    heading = f"{dataset.label}: augmentation {_words(config)}, samples of {size[0]} x {size[1]}; first the image as it is"
+    heading = (
+        f"{dataset.label}: augmentation {_words(config)}, samples of {size[0]} x {size[1]}; first the image as it is"
+    )
     return draw_sheet([Section(heading, tiles)], dataset.table, present_in(dataset, (split,)), columns=columns)
 
 

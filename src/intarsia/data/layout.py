@@ -67,7 +67,7 @@ def find_pairs(root: Path, split_file: Path | None = None) -> Layout:
     if not root.is_dir():
         raise DataError(f"{root}: {'is a file, not a folder' if root.exists() else 'does not exist'}.")
     layout = Layout()
-    places = _places(root)
+    places = find_places(root)
     for place in places:
         _pair_up(layout, place)
     if not any(pair.image for pair in layout.pairs):
@@ -81,6 +81,14 @@ def find_pairs(root: Path, split_file: Path | None = None) -> Layout:
     return layout
 
 
+def is_laid_out(root: Path) -> bool:
+    """Whether a folder has images and masks of the same names where `find_pairs` looks for them."""
+    try:
+        return any(pair.image and pair.mask for pair in find_pairs(root).pairs)
+    except (DataError, OSError):
+        return False
+
+
 @dataclass(frozen=True)
 class _Place:
     """Folders of a part of the data set."""
@@ -91,7 +99,12 @@ class _Place:
     instances: Path | None
 
 
-def _places(root: Path) -> list[_Place]:
+def find_places(root: Path) -> list[_Place]:
+    """The folders of images and masks.
+
+    Raises:
+        DataError: there are none.
+    """
     images, masks, instances = (_child(root, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS, INSTANCE_FOLDERS))
     if images is None:
         found: list[_Place] = []

@@ -16,6 +16,7 @@ from intarsia.config import Config, NamedConfig, override, read_yaml
 from intarsia.data.base import DATASETS, DataConfig
 from intarsia.data.folder import FolderConfig
 from intarsia.errors import ConfigError
+from intarsia.importers.find import EXPORTS, is_export, refuse_unknown
 from intarsia.losses import LOSSES, CrossEntropyDiceConfig, LossConfig
 from intarsia.models.base import MODELS, ModelConfig
 from intarsia.models.encdec import EncDecConfig
@@ -125,11 +126,24 @@ def load_recipe(target: str | Path | Recipe, settings: Sequence[str] | dict[str,
         ConfigError: the target is none of these, or a setting is wrong.
     """
     start = target if isinstance(target, Recipe) else _found(str(target))
-    recipe = start.replace(settings) if isinstance(settings, dict) else override(start, list(settings))
+    try:
+        recipe = start.replace(settings) if isinstance(settings, dict) else override(start, list(settings))
+    except ConfigError:
+        _known(start)  # that a setting is wrong is told only of data that is known
+        raise
     path = start.data.to_dict().get("path")
     if path and recipe.data.to_dict().get("path") == "":  # data=NAME took another kind of data, which lies there too
         recipe = recipe.replace(data={"path": path})
+    _known(recipe)
     return recipe
+
+
+def _known(recipe: Recipe) -> None:
+    """Raise DataError over a folder that nobody can read."""
+    if isinstance(recipe.data, FolderConfig) and recipe.data.path:
+        folder = Path(recipe.data.path).expanduser()
+        if folder.is_dir():
+            refuse_unknown(folder)
 
 
 def recipe_of_run(folder: Path) -> Recipe:
@@ -146,6 +160,8 @@ def recipe_of_run(folder: Path) -> Recipe:
 
 def _found(target: str) -> Recipe:
     path = Path(target).expanduser()
+    if (path.is_dir() or path.suffix.lower() in EXPORTS) and is_export(path):
+        return RECIPES["default"].replace(data={"name": "annotations", "path": str(path)})
     if path.is_dir():
         return RECIPES["default"].replace(data={"path": str(path)})
     if path.suffix in (".yaml", ".yml", ".json"):

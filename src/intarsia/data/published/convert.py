@@ -49,13 +49,18 @@ class Converter:
         self.folder, self.settings = cache_folder() / "data" / name, settings
         self.jobs: list[_Job] = []
 
-    def ask(self, stem: str, sources: Sequence[Path], kinds: Sequence[str], make: Make) -> tuple[Path, ...]:
+    def ask(
+        self, stem: str, sources: Sequence[Path], kinds: Sequence[str], make: Make, content: str = ""
+    ) -> tuple[Path, ...]:
         """Where the files of `kinds` lie once `run` is done; `make` gives their arrays, uint8 or uint16.
 
         A file is a PNG, unless its kind ends in .tif, as it must for other than 1 or 3 bands.
+
+        Args:
+            content: stands for what the result depends on beside the sources.
         """
         stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in sources]
-        digest = hashlib.sha256(repr((VERSION, self.settings, stem, stats)).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(repr((VERSION, self.settings, content, stem, stats)).encode()).hexdigest()[:16]
         flat = stem.replace("/", "_")[-80:]
         names = (kind if kind.endswith(".tif") else f"{kind}.png" for kind in kinds)
         targets = tuple(self.folder / f"{flat}-{digest}-{name}" for name in names)
