@@ -15,7 +15,7 @@ from pycocotools import mask as peer
 
 from intarsia.errors import DataError, FileError
 from intarsia.importers.base import FORMATS, Files, find_format
-from intarsia.importers.coco import read
+from intarsia.importers.coco import _segmentation, read
 from intarsia.importers.rasterize import placed, render
 from intarsia.importers.rle import decode_rle, encode_part, encode_rle, runs_of
 from tests.conftest import write
@@ -328,3 +328,15 @@ def test_roboflow_boxes_are_counted(shared: Callable[[str], Path]) -> None:
     }
     assert all(picture.image for picture in project.pictures)
     assert project.left_out["boxes"] == 4
+
+
+@given(BOXES)
+def test_polygons_that_are_written_are_the_same_pixels_to_pycocotools(inside):
+    found = _segmentation(inside, (0, 0), inside.shape, crowd=False)
+    if isinstance(found, list):
+        united = np.zeros(inside.shape, bool)
+        for one in found:
+            united |= peer.decode(peer.frPyObjects([one], *inside.shape))[..., 0].astype(bool)
+        assert np.array_equal(united, inside)
+    else:
+        assert np.array_equal(decode_rle(found["counts"], inside.shape), inside)

@@ -14,7 +14,7 @@ from intarsia.cli.main import main
 from intarsia.errors import ConfigError, DataError
 from intarsia.evaluation.evaluate import evaluate
 from intarsia.evaluation.experiment import train
-from intarsia.importers.base import FORMATS
+from intarsia.importers.base import FORMATS, Files, find_format
 from intarsia.importers.config import AnnotationsConfig
 from intarsia.progress import Silent
 from intarsia.recipes.recipe import load_recipe
@@ -187,10 +187,48 @@ def test_convert_says_whether_something_is_lost(tmp_path, monkeypatch, capsys):
 
     code, text = said(root, tmp_path / "coco", "--to", "coco", "data.uncovered=background")
     assert code == 0
-    assert "4 images as COCO instances JSON\nlossless" in text
+    assert "4 images as COCO instances JSON\n" in text
+    assert "polygons filled by pixel centres, even-odd" in text
+    assert text.splitlines()[-1].startswith("lossless polygons along pixel edges")
+    kept = json.loads((tmp_path / "coco" / "conversion.json").read_text())
+    assert kept["lossless"]
+    assert any("filled by pixel centres" in note for note in kept["notes"])
+    assert load_recipe(str(tmp_path / "coco")).data.open(Silent()).table.names == ("background", "cell", "nucleus")
     assert said(root, tmp_path / "coco", "--to", "coco", "data.uncovered=background")[0] == 2
     code, text = said(root, tmp_path / "yolo", "--to", "yolo", "data.uncovered=ignore")
-    assert "LOSSY    2000 ignored pixels stay unlabelled" in text or "LOSSY" in text
+    assert "LOSSY    2000 ignored pixels stay unlabelled" in text
+
+
+@pytest.mark.parametrize(
+    ("sample", "count"), [("label_studio/test_export_coco", 1), ("label_studio/test_import_coco", 2)]
+)
+def test_real_exports_without_their_images_take_them_from_elsewhere(shared, sample, count, tmp_path):
+    """Stand-ins of the size that the export names."""
+    root = shared("data/annotation_samples") / sample
+    files = Files(root)
+    format_ = find_format(files)
+    sizes = {picture.missing: picture.size for picture in format_.read(files).pictures}
+    for name, size in sizes.items():
+        write(tmp_path / "images" / Path(name).name, np.zeros((*size, 3), np.uint8))
+    data = opened(root, images=str(tmp_path / "images"), uncovered="background", missing="skip")
+    items = {item.name: item for items in data.splits.values() for item in items}
+    assert len(items) == count
+    assert sum(int((data.read_mask(item) > 0).sum()) for item in items.values()) > 0
+
+
+def test_crowds_are_ignored_or_of_their_class(tmp_path):
+    write(tmp_path / "a.png", np.zeros((4, 5, 3), np.uint8))
+    whole = {"size": [4, 5], "counts": [0, 20]}
+    document = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 5}],
+        "categories": [{"id": 7, "name": "herd"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "iscrowd": 1, "segmentation": whole}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    ignored, labelled_ = opened(tmp_path), opened(tmp_path, crowds="label")
+    assert (ignored.read_mask(first(ignored)) == 255).all()
+    assert (labelled_.read_mask(first(labelled_)) == 0).all()
+    assert any("data.crowds=label" in note for note in ignored.notes)
 
 
 SAMPLES = {

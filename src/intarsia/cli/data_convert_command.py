@@ -34,7 +34,8 @@ KINDS = (
 def convert(source: str, target: str, settings: tuple[str, ...], kind: str, megabytes: float) -> None:
     """Write SOURCE (a folder, an annotation export, a YAML file or a recipe) in another form into the new folder TARGET.
 
-    An export's format is told by its content. What is said last: whether reading it back gives the same class maps.
+    An export's format is told by its content. What is said last: whether reading it back gives the same class maps; it is
+    kept in conversion.json, with the notes on what was read.
     """
     from pathlib import Path
 
@@ -45,14 +46,26 @@ def convert(source: str, target: str, settings: tuple[str, ...], kind: str, mega
     from intarsia.importers.base import FORMATS
     from intarsia.progress import default_progress
     from intarsia.recipes.recipe import load_recipe
+    from intarsia.runs import write_json
 
     data, folder, progress = load_recipe(source, list(settings)).data, Path(target).expanduser(), default_progress()
     if kind not in SHARDS:
         writer = FORMATS[kind].write
         assert writer
-        written = writer(data.open(progress), folder, progress)
+        dataset = data.open(progress)
+        written = writer(dataset, folder, progress)
         state = "lossless" if written.lossless else "LOSSY"
+        facts = {
+            "from": source,
+            "to": kind,
+            "lossless": written.lossless,
+            "reason": written.reason,
+            "notes": dataset.notes,
+        }
+        write_json(folder / "conversion.json", facts)
         click.echo(f"{written.path}: {written.files} images as {FORMATS[kind].title}")
+        for note in dataset.notes:
+            click.echo(f"note     {note}")
         click.echo(f"{state:<8} {written.reason}")
         return
     if not isinstance(data, SourceConfig) or isinstance(data, StreamConfig):

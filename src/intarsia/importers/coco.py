@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from intarsia.data.layout import IMAGE_FOLDERS
 from intarsia.errors import DataError, FileError
@@ -31,6 +32,7 @@ from intarsia.importers.pictures import color_of, name_of, nearest, size_of, uni
 from intarsia.importers.regions import cropped, first_splits, parts_by, regions_of, split_in, split_of_file
 from intarsia.importers.rle import decode_rle, encode_part
 from intarsia.importers.write import copied_image, each_item, new_folder
+from intarsia.ops.polygons import outlines
 
 if TYPE_CHECKING:
     from intarsia.data.base import Dataset
@@ -60,6 +62,10 @@ class Document:
     def subset(self) -> str:
         """What the file's name says beside COCO's own words: "val2017"."""
         return self.path.stem.split("_", 1)[-1]
+
+
+MOST_CORNERS, MOST_EDGES = 1000, 2000
+"""Regions of more are written as run lengths, which are shorter then."""
 
 
 def kind_of(found: Any) -> str:
@@ -248,9 +254,8 @@ def read(files: Files) -> Project:
     pictures = with_names([(each, picture) for each in found for picture in _pictures(home, each, left_out)])
     crowds = sum(shape.ignored for picture in pictures for shape in picture.shapes)
     if crowds:
-        notes.append(
-            f"{crowds} regions are crowds (iscrowd = 1) and are ignored; some tools mark every brushed region so, then set 0"
-        )
+        told = "and are ignored; some tools mark all that was brushed so: data.crowds=label"
+        notes.append(f"{crowds} regions are crowds (iscrowd = 1) {told}")
     colors = {name: color for each in reversed(found) for name, color in each.colors.items()}
     return Project("coco", pictures, classes_of(pictures, classes_in(found)), colors, left_out, tuple(notes))
 
@@ -341,7 +346,7 @@ def write(dataset: Dataset, target: Path, progress: Progress) -> Written:
                     "id": len(data["annotations"]) + 1,
                     "image_id": number,
                     "category_id": k + 1,
-                    "segmentation": {"size": list(size), "counts": encode_part(pixels, origin, size)},
+                    "segmentation": _segmentation(pixels, origin, size, crowd=bool(crowd)),
                     "area": int(np.count_nonzero(pixels)),
                     "bbox": [origin[1], origin[0], pixels.shape[1], pixels.shape[0]],
                     "iscrowd": crowd,
@@ -350,7 +355,19 @@ def write(dataset: Dataset, target: Path, progress: Progress) -> Written:
     (target / "annotations").mkdir()
     for split, data in made.items():
         (target / "annotations" / f"instances_{split}.json").write_text(json.dumps(data), encoding="utf-8")
-    return Written(target, len(splits), lossless=True, reason="regions are run lengths; ignored pixels are a crowd")
+    reason = "polygons along pixel edges, run lengths where there are holes; ignored pixels are a crowd"
+    return Written(target, len(splits), lossless=True, reason=reason)
+
+
+def _segmentation(
+    pixels: NDArray[np.bool_], origin: tuple[int, int], size: tuple[int, int], *, crowd: bool
+) -> list[list[int]] | dict[str, Any]:
+    """Polygons, where they give the same pixels (no holes, few corners); else run lengths."""
+    if not crowd and np.count_nonzero(pixels[:, 1:] != pixels[:, :-1]) <= MOST_EDGES:
+        parts = outlines(pixels)
+        if all(len(rings) == 1 for rings in parts) and sum(len(rings[0]) for rings in parts) <= MOST_CORNERS:
+            return [(rings[0] + origin[::-1]).astype(int).ravel().tolist() for rings in parts]
+    return {"size": list(size), "counts": encode_part(pixels, origin, size)}
 
 
 register(Format("coco", "COCO instances JSON", recognise, read, write))

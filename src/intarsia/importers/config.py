@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +56,8 @@ class AnnotationsConfig(SourceConfig):
     """Which shape lies on top: the later one, the one of larger z, or the smaller one (area)."""
     fill: Rule = "centre"
     """When a pixel belongs to a polygon (importers/rasterize.py): centre; or as labelme, opencv or coco have it."""
+    crowds: Literal["ignore", "label"] = "ignore"
+    """Regions that are marked as crowds (COCO): ignored, or of their class; some tools mark all that was brushed."""
     missing: Literal["fail", "skip"] = "fail"
     """Annotations whose image is not there: refuse the export, or leave them out (and say how many)."""
     splits: str | None = None
@@ -103,7 +106,7 @@ class AnnotationsConfig(SourceConfig):
             if image is None and picture.embedded is None:
                 lost.append(picture.missing or picture.name)
             else:
-                pictures.append(_with(picture, image))
+                pictures.append(self._with(picture, image))
         if lost and (self.missing == "fail" or not pictures):
             problem = Problem(
                 "E_NO_IMAGE",
@@ -119,6 +122,12 @@ class AnnotationsConfig(SourceConfig):
         return Project(
             project.format, tuple(pictures), project.classes, project.colors, project.left_out, (*project.notes, *left)
         )
+
+    def _with(self, picture: Picture, image: Path | None) -> Picture:
+        shapes = picture.shapes
+        if self.crowds == "label":
+            shapes = tuple(replace(one, ignored=False) if one.ignored and one.label else one for one in shapes)
+        return replace(picture, image=image, shapes=shapes, embedded=None if image else picture.embedded)
 
     def _rendered(self, project: Project, progress: Progress) -> tuple[Layout, list[Path]]:
         """The pairs of images and class maps, and where the counts of overlaps lie."""
@@ -186,18 +195,6 @@ class AnnotationsConfig(SourceConfig):
         if vanished:
             notes.append(f"{vanished} objects are wholly under others and vanish; look at data.order")
         return notes
-
-
-def _with(picture: Picture, image: Path | None) -> Picture:
-    return Picture(
-        picture.name,
-        image,
-        picture.size,
-        picture.shapes,
-        picture.split,
-        picture.missing,
-        None if image else picture.embedded,
-    )
 
 
 def _content(picture: Picture) -> str:
