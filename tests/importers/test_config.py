@@ -87,6 +87,33 @@ def test_orders_of_overlap_and_what_they_cost(tmp_path):
     assert (smaller.read_mask(first(smaller)) == smaller.table.names.index("nucleus")).sum() == 16
 
 
+def test_images_of_no_split_beside_others_are_for_training(tmp_path):
+    def export(name, ids):
+        for k in ids:
+            write(tmp_path / f"{k}.png", np.full((4, 5, 3), k, np.uint8))
+        document = {
+            "images": [{"id": k, "file_name": f"{k}.png", "height": 4, "width": 5} for k in ids],
+            "categories": [{"id": 7, "name": "herd"}],
+            "annotations": [
+                {"id": k, "image_id": k, "category_id": 7, "segmentation": [[0, 0, 5, 0, 5, 4, 0, 4]], "iscrowd": 0}
+                for k in ids
+            ],
+        }
+        (tmp_path / name).write_text(json.dumps(document))
+
+    export("instances_val.json", [1, 2])
+    data = opened(tmp_path)
+    assert "all images are of its split 'val', which is passed over" in data.notes
+    assert data.splits["train"]
+    export("extra.json", [3, 4, 5])
+    data = opened(tmp_path)
+    assert "3 images are of no split of the export; they are taken for training" in data.notes
+    assert {split: sorted(item.name for item in items) for split, items in data.splits.items() if items} == {
+        "train": ["3", "4", "5"],
+        "val": ["1", "2"],
+    }
+
+
 def test_objects_are_kept(tmp_path):
     parts = [shape("cell", SQUARE, group_id=1), shape("cell", [[20, 2], [24, 2], [24, 6], [20, 6]], group_id=1)]
     data = opened(labelled(tmp_path, shapes=[*parts, shape("nucleus", INNER)]), uncovered="background")

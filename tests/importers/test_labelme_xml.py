@@ -51,7 +51,7 @@ def test_sample(shared):
     o1 = shoelace((30, 12), (42, 21), (24, 26), (15, 22), (18, 14), (22, 12), (27, 12))
     hg = shoelace((64, 21), (74, 24), (72, 32), (62, 34), (60, 27), (62, 22))
     assert (areas[2], areas[6]) == (pytest.approx(o1, rel=0.03), pytest.approx(hg, rel=0.03))
-    plate, m1 = each.shapes[1].pixels, each.shapes[5].pixels
+    plate, m1 = (np.asarray(each.shapes[index].pixels) for index in (1, 5))
     for mask, (left, top, right, bottom) in ((plate, (58, 66, 62, 68)), (m1, (56, 14, 70, 23))):
         ys, xs = np.nonzero(mask)  # within the box that the file says
         assert left <= xs.min() <= xs.max() <= right

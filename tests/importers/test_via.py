@@ -171,7 +171,7 @@ def test_the_class_is_under_the_only_known_name_that_has_values(tmp_path, attrib
     ("attributes", "said"),
     [
         ({"species": "cat", "colour": "red"}, "'species'.*'colour'"),
-        ({"type": "b", "class": "a"}, "'class'.*'type'.*others"),
+        ({"type": "b", "class": "a"}, "'class'.*'type'.*Say which with data.attribute=class"),
     ],
 )
 def test_several_attributes_are_not_guessed(tmp_path, attributes, said):
@@ -243,3 +243,12 @@ def test_nan_is_no_json_of_ours(tmp_path):
     export(tmp_path, image("a.png", rect(math.nan, 0, 1, 1)))
     with pytest.raises(DataError, match="no annotation export that is known"):
         find_format(Files(tmp_path))
+
+
+def test_the_attribute_may_be_said(shared):
+    files = Files(shared("data/annotation_samples/via/kudzu_train_json_only"), attribute="insect")
+    assert read(files).classes == ("kudzu",)
+    with pytest.raises(
+        DataError, match=r"no region has the attribute 'bug' \(data.attribute\); there are: 'inseto', 'insect'"
+    ):
+        read(Files(files.root, attribute="bug"))

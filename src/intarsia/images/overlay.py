@@ -72,7 +72,7 @@ def overlay_of_sample(image: Rgb, classes_HW: NDArray[np.uint8], table: ClassTab
 
 def is_background(table: ClassTable) -> bool:
     """Whether class 0 means "nothing of interest"."""
-    return table.names[0].strip().lower() in ("background", "bg", "void", "none", "other")
+    return table.names[0].strip(" _").lower() in ("background", "bg", "void", "none", "other")
 
 
 def with_legend(image: Rgb, table: ClassTable, present: list[int], size: int | None = None) -> Rgb:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,22 @@ if TYPE_CHECKING:
 MOST_FILES = 2_000_000
 
 
+class Pixels:
+    """A region, compressed: those of a whole data set lie in memory together."""
+
+    def __init__(self, inside: NDArray[np.bool_]) -> None:
+        self.shape = inside.shape
+        self._kept = zlib.compress(np.packbits(inside.astype(bool)).tobytes(), 1)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        bits = np.frombuffer(zlib.decompress(self._kept), np.uint8)
+        inside = np.unpackbits(bits, count=self.shape[0] * self.shape[1]).reshape(self.shape).astype(bool)
+        return inside if dtype is None else inside.astype(dtype)
+
+    def __repr__(self) -> str:
+        return f"Pixels({self.shape[0]} x {self.shape[1]})"
+
+
 @dataclass(frozen=True)
 class Shape:
     """A region of one class: what rings enclose, or pixels."""
@@ -41,8 +58,8 @@ class Shape:
     """The class; "" only if it is ignored."""
     rings: tuple[Ring, ...] = ()
     """Together even-odd, so that a ring within a ring is a hole; separate parts may be rings of one shape too."""
-    pixels: NDArray[np.bool_] | None = None
-    """(h, w), the first pixel at `origin`; it may stick out of the picture."""
+    pixels: NDArray[np.bool_] | Pixels | None = None
+    """(h, w), the first pixel at `origin`; it may stick out of the picture. Kept compressed."""
     origin: tuple[int, int] = (0, 0)
     """Row and column."""
     z: float = 0.0
@@ -51,6 +68,10 @@ class Shape:
     """Pixels that count for nothing, such as a crowd's or void."""
     object_id: str | None = None
     """Shapes with an equal one are parts of one object; None: an object of its own."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pixels, np.ndarray):
+            object.__setattr__(self, "pixels", Pixels(self.pixels))
 
 
 @dataclass(frozen=True)

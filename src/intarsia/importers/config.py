@@ -137,6 +137,9 @@ class AnnotationsConfig(SourceConfig):
         splits = {picture.split for picture in project.pictures}
         own = len(splits) > 1
         layout.split_source = "the export's own" if own else ""
+        loose = sum(picture.split is None for picture in project.pictures) if own else 0
+        if loose:
+            layout.notes.append(f"{loose} images are of no split of the export; they are taken for training")
         if not own and splits != {None}:
             layout.notes.append(f"all images are of its split {splits.pop()!r}, which is passed over")
         for picture in project.pictures:
@@ -150,7 +153,9 @@ class AnnotationsConfig(SourceConfig):
             )
             mask, objects, counts, *image = made
             layout.pairs.append(
-                Pair(picture.name, picture.split if own else None, picture.image or image[0], mask, objects)
+                Pair(
+                    picture.name, (picture.split or "train") if own else None, picture.image or image[0], mask, objects
+                )
             )
             facts.append(counts)
         converter.run(progress)
@@ -207,7 +212,7 @@ def _content(picture: Picture) -> str:
         for ring in shape.rings:
             digest.update(np.ascontiguousarray(ring).tobytes())
         if shape.pixels is not None:
-            digest.update(repr(shape.pixels.shape).encode() + np.packbits(shape.pixels).tobytes())
+            digest.update(repr(shape.pixels.shape).encode() + np.packbits(np.asarray(shape.pixels)).tobytes())
     return digest.hexdigest()
 
 

@@ -146,7 +146,9 @@ def _window(shape: Shape, size: tuple[int, int], rule: Rule) -> tuple[tuple[slic
     if shape.pixels is not None:
         (top, left), (height, width) = shape.origin, shape.pixels.shape
         rows, columns = _kept(top, height, size[0]), _kept(left, width, size[1])
-        inside = shape.pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        inside = np.asarray(shape.pixels)[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
         parts.append((inside, rows.start, columns.start))
     if len(parts) == 1:
         inside, top, left = parts[0]
