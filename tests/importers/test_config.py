@@ -14,8 +14,10 @@ from intarsia.cli.main import main
 from intarsia.errors import ConfigError, DataError
 from intarsia.evaluation.evaluate import evaluate
 from intarsia.evaluation.experiment import train
-from intarsia.importers.base import FORMATS, Files, find_format
+from intarsia.importers import base
+from intarsia.importers.base import FORMATS, Files, find_format, formats_of
 from intarsia.importers.config import AnnotationsConfig
+from intarsia.importers.labelme import read as read_labelme
 from intarsia.progress import Silent
 from intarsia.recipes.recipe import load_recipe
 from tests.conftest import TINY, write
@@ -186,6 +188,20 @@ def test_commands_take_an_export_by_its_folder_alone(tmp_path):
         data={"uncovered": "background", "size": (16, 16)}, evaluate={"after_training": False},
     )  # fmt: skip
     assert len(evaluate(run, "val", progress=Silent(), report=False).images) == 1
+
+
+def test_of_many_files_a_few_tell_the_format(tmp_path, monkeypatch):
+    root = labelled(tmp_path / "set", count=6)
+    parsed = []
+    whole = base.read_json
+    monkeypatch.setattr(base, "LOOKED_AT", 3)
+    monkeypatch.setattr(base, "read_json", lambda path: parsed.append(path) or whole(path))
+    assert [each.name for each in formats_of(Files(root))] == ["labelme"]
+    assert len(set(parsed)) == 3
+    assert len(read_labelme(Files(root)).pictures) == 6
+    parsed.clear()
+    assert load_recipe(str(root), ["data=annotations"]).data.path == str(root)
+    assert parsed == []  # where the kind is said, nothing is looked into
 
 
 def test_a_folder_that_nobody_knows_is_refused_with_what_was_tried(tmp_path):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from intarsia.progress import Progress
 
 MOST_FILES = 2_000_000
+LOOKED_AT = 100
+"""Files of an ending that are parsed to tell the format."""
 
 
 class Pixels:
@@ -158,7 +160,7 @@ class Files:
     def __init__(self, root: Path, attribute: str | None = None) -> None:
         if not root.exists():
             raise DataError(f"{root}: does not exist.")
-        self.root, self.attribute = root, attribute
+        self.root, self.attribute, self.only_some = root, attribute, False
         self.folder = root if root.is_dir() else root.parent
         self._parsed: dict[Path, Any] = {}
         self._broken: dict[Path, FileError] = {}
@@ -169,8 +171,11 @@ class Files:
         return (self.root,) if self.root.is_file() else self._below
 
     def ending(self, *endings: str) -> tuple[Path, ...]:
-        """Files whose names end so, in lower case: ".json"."""
-        return tuple(path for path in self.every if path.name.lower().endswith(endings))
+        """Files whose names end so, in lower case: ".json"; while a format is looked for, at most `LOOKED_AT`, the upper ones."""
+        found = tuple(path for path in self.every if path.name.lower().endswith(endings))
+        if self.only_some and len(found) > LOOKED_AT:
+            return tuple(sorted(found, key=lambda path: len(path.parts))[:LOOKED_AT])
+        return found
 
     @cached_property
     def _below(self) -> tuple[Path, ...]:
@@ -340,7 +345,11 @@ def classes_of(pictures: Iterable[Picture], first: Sequence[str] = ()) -> tuple[
 
 def formats_of(files: Files) -> list[Format]:
     """The formats that recognise an export."""
-    return [each for _, each in sorted(FORMATS.items()) if each.read and each.recognise and each.recognise(files)]
+    files.only_some = True
+    try:
+        return [each for _, each in sorted(FORMATS.items()) if each.read and each.recognise and each.recognise(files)]
+    finally:
+        files.only_some = False
 
 
 def find_format(files: Files, name: str | None = None) -> Format:

@@ -125,7 +125,7 @@ def load_recipe(target: str | Path | Recipe, settings: Sequence[str] | dict[str,
     Raises:
         ConfigError: the target is none of these, or a setting is wrong.
     """
-    start = target if isinstance(target, Recipe) else _found(str(target))
+    start = target if isinstance(target, Recipe) else _found(str(target), told=_names_data(settings))
     try:
         recipe = start.replace(settings) if isinstance(settings, dict) else override(start, list(settings))
     except ConfigError:
@@ -158,9 +158,17 @@ def recipe_of_run(folder: Path) -> Recipe:
     return recipe.replace(data=recipe.data.of_run(folder))
 
 
-def _found(target: str) -> Recipe:
+def _names_data(settings: Sequence[str] | dict[str, Any]) -> bool:
+    """Whether settings say which kind of data it is."""
+    if isinstance(settings, dict):
+        data = settings.get("data")
+        return isinstance(data, str) or (isinstance(data, dict) and "name" in data)
+    return any(word.startswith(("data=", "data.name=")) for word in settings)
+
+
+def _found(target: str, *, told: bool) -> Recipe:
     path = Path(target).expanduser()
-    if (path.is_dir() or path.suffix.lower() in EXPORTS) and is_export(path):
+    if not told and (path.is_dir() or path.suffix.lower() in EXPORTS) and is_export(path):
         return RECIPES["default"].replace(data={"name": "annotations", "path": str(path)})
     if path.is_dir():
         return RECIPES["default"].replace(data={"path": str(path)})
