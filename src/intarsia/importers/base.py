@@ -171,7 +171,7 @@ class Files:
         return (self.root,) if self.root.is_file() else self._below
 
     def ending(self, *endings: str) -> tuple[Path, ...]:
-        """Files whose names end so, in lower case: ".json"; while a format is looked for, at most `LOOKED_AT`, the upper ones."""
+        """Files whose names end so, in lower case (".json"); while a format is looked for, the upper `LOOKED_AT` of them."""
         found = tuple(path for path in self.every if path.name.lower().endswith(endings))
         if self.only_some and len(found) > LOOKED_AT:
             return tuple(sorted(found, key=lambda path: len(path.parts))[:LOOKED_AT])
