@@ -8,7 +8,7 @@ from scipy import ndimage
 from intarsia.classes import IGNORE
 from intarsia.errors import ConfigError
 from intarsia.recipes.recipe import load_recipe
-from intarsia.transforms.geometry import Window, cut_window, draw_window
+from intarsia.transforms.geometry import Window, cut_weights, cut_window, draw_window
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment, resolve_augment
 from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.warp import LIBRARY, Bend, displacement, draw_bend, homography, places, warp
@@ -207,3 +207,76 @@ def test_recipes_written_before_there_were_presets_are_read():
     changed = load_recipe("default", {"transforms": {"name": "", "mirror": "both"}})
     assert changed.transforms.mirror == "both"
     assert load_recipe("default", ["transforms=unet"]).transforms.elastic == 10
+
+
+BENT = Bend(rotation=17, nodes=np.random.default_rng(3).normal(0, 2, (2, 3, 3)))
+
+
+@pytest.mark.parametrize("bend", [Bend(), BENT], ids=["cut", "bent"])
+def test_mask_and_weights_may_be_mirrored_with_the_image(bend):
+    """A mask that is the image's own pixels stays so, outside as well."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 6, (6, 8)).astype(np.uint8).repeat(5, 0).repeat(5, 1)
+    image, mask = torch.from_numpy(blocks)[None].float(), torch.from_numpy(blocks)
+    window, size = Window(-9, -14, 50, 66), (50, 66)
+    if bend.is_none:
+        found, classes = cut_window(image, mask, window, size, reflect=True)
+        weights = cut_weights(image[0], window, size, reflect=True)
+    else:
+        found, classes, weights = warp(image, mask, window, bend, size, image[0], reflect=True)
+    assert (classes != 255).all()
+    near = (found[0] - classes).abs() < 0.01
+    assert near.float().mean() > (0.999 if bend.is_none else 0.5)  # between blocks the image is mixed, the mask is not
+    assert torch.allclose(weights, found[0], atol=1e-4)
+    flat = (found[0] - found[0].round()).abs() < 1e-3
+    assert (found[0].round()[flat & near] == classes[flat & near]).all()
+
+
+@pytest.mark.parametrize("bent", [False, True])
+def test_bicubic_keeps_more_of_what_is_fine(bent):
+    x = torch.linspace(0, 14, 60)
+    image = (128 + 100 * torch.sin(x)[None, :, None] * torch.sin(x)[None, None, :]).float()
+    mask = torch.zeros(60, 60, dtype=torch.uint8)
+    window, size = Window(10, 10, 40, 40), (80, 80)
+    rows = 10 + (torch.arange(80) + 0.5) / 2 - 0.5
+    places_ = rows * (14 / 59)
+    truth = 128 + 100 * torch.sin(places_)[:, None] * torch.sin(places_)[None, :]
+    errors = []
+    for cubic in (False, True):
+        found = (
+            warp(image, mask, window, Bend(rotation=1e-9), size, cubic=cubic)[0]
+            if bent
+            else cut_window(image, mask, window, size, cubic=cubic)[0]
+        )
+        errors.append(float((found[0] - truth)[4:-4, 4:-4].abs().mean()))
+    assert errors[1] < errors[0] / 2
+
+
+@pytest.mark.parametrize("changes", [{"interpolation": "bicubic"}, {"outside": "reflect"}])
+@pytest.mark.parametrize("name", ["default", "unet"])
+def test_they_change_nothing_that_is_drawn(name, changes):
+    rng = np.random.default_rng(1)
+    image = torch.from_numpy(rng.integers(0, 256, (3, 40, 50), dtype=np.uint8))
+    mask = torch.from_numpy(rng.integers(0, 3, (40, 50), dtype=np.uint8))
+    for seed in range(4):
+        usual = augment(image, mask, (48, 48), AUGMENTS[name], Preprocess(), np.random.default_rng(seed))
+        other = augment(
+            image, mask, (48, 48), AUGMENTS[name].replace(changes), Preprocess(), np.random.default_rng(seed)
+        )
+        seen = usual.mask != 255
+        assert torch.equal(usual.mask[seen], other.mask[seen])
+        assert (other.mask == 255).any() == ("outside" not in changes and bool((~seen).any()))
+        assert (usual.image - other.image).abs().mean() < 0.15
+
+
+def test_bicubic_gives_quadratics_exactly():
+    """Keys's kernel with a = -1/2 is of third order."""
+    row, column = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
+    quadratic = (0.3 * row**2 - 0.2 * row * column + 0.1 * column**2 + row - 5)[None]
+    mask = torch.zeros(40, 50, dtype=torch.uint8)
+    window, bend, size = Window(10, 12, 20, 24), Bend(rotation=20), (20, 24)
+    at = places(homography(window, size, bend), None, (40, 50), size) - 0.5
+    expected = 0.3 * at[0] ** 2 - 0.2 * at[0] * at[1] + 0.1 * at[1] ** 2 + at[0] - 5
+    found = warp(quadratic, mask, window, bend, size, cubic=True)[0][0]
+    assert torch.allclose(found, expected, atol=1e-2)
+    assert not torch.allclose(warp(quadratic, mask, window, bend, size)[0][0], expected, atol=1e-2)

@@ -1,7 +1,8 @@
 """Random window of an image and its mask: zoom, aspect, shift, mirror, quarter turns, in one cut and one resize.
 
-Image and weights: bilinear, antialiased when shrinking. Mask: nearest. What lies outside the image is mirrored in the image,
-ignored (255) in the mask and 0 in the weights, so that nothing that was not seen is trained.
+Image: bilinear or bicubic, antialiased when shrinking; weights: bilinear; mask: nearest. What lies outside the image is
+mirrored in the image, ignored (255) in the mask and 0 in the weights, so that nothing that was not seen is trained; or all are
+mirrored.
 """
 
 from __future__ import annotations
@@ -87,8 +88,21 @@ def _place(side: int, part: int, rng: np.random.Generator, shift: int | None, at
     return int(rng.integers(min(0, spare), max(0, spare) + 1))
 
 
-def cut_window(image_CHW: Tensor, mask_HW: Tensor, window: Window, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The window of image and mask, turned and resized to `size`."""
+def cut_window(
+    image_CHW: Tensor,
+    mask_HW: Tensor,
+    window: Window,
+    size: tuple[int, int],
+    *,
+    cubic: bool = False,
+    reflect: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The window of image and mask, turned and resized to `size`.
+
+    Args:
+        cubic: interpolate the image bicubically.
+        reflect: mirror the mask outside the image as the image is.
+    """
     height, width = mask_HW.shape
     bottom, right = window.top + window.height, window.left + window.width
     if _is_inside(mask_HW, window):
@@ -99,8 +113,8 @@ def cut_window(image_CHW: Tensor, mask_HW: Tensor, window: Window, size: tuple[i
         top, left = int(rows.min()), int(columns.min())
         seen = image_CHW[:, top : int(rows.max()) + 1, left : int(columns.max()) + 1]  # of a file, no more is read
         image = seen[:, torch.from_numpy(rows - top)][:, :, torch.from_numpy(columns - left)]
-    mask = _cut(mask_HW, window, outside=IGNORE)
-    return resize_image(_turned(image, window), size), resize_mask(_turned(mask, window), size)
+    mask = _reflected(mask_HW, window) if reflect else _cut(mask_HW, window, outside=IGNORE)
+    return resize_image(_turned(image, window), size, cubic=cubic), resize_mask(_turned(mask, window), size)
 
 
 def _mirrored(side: int, start: int, part: int) -> NDArray[np.int64]:
@@ -111,9 +125,9 @@ def _mirrored(side: int, start: int, part: int) -> NDArray[np.int64]:
     return index
 
 
-def cut_weights(weights_HW: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
+def cut_weights(weights_HW: Tensor, window: Window, size: tuple[int, int], *, reflect: bool = False) -> Tensor:
     """The window of pixel weights (float), as `cut_window` cuts the mask they belong to."""
-    weights = _cut(weights_HW, window, outside=0)
+    weights = _reflected(weights_HW, window) if reflect else _cut(weights_HW, window, outside=0)
     return resize_image(_turned(weights, window).unsqueeze(0), size).squeeze(0)
 
 
@@ -121,6 +135,14 @@ def _is_inside(plane_HW: Tensor, window: Window) -> bool:
     height, width = plane_HW.shape
     rows_fit = window.top >= 0 and window.top + window.height <= height
     return rows_fit and window.left >= 0 and window.left + window.width <= width
+
+
+def _reflected(plane_HW: Tensor, window: Window) -> Tensor:
+    """The window of a plane that is mirrored at its border pixels."""
+    height, width = plane_HW.shape
+    rows = torch.from_numpy(_mirrored(height, window.top, window.height))
+    columns = torch.from_numpy(_mirrored(width, window.left, window.width))
+    return plane_HW[rows][:, columns]
 
 
 def _cut(plane_HW: Tensor, window: Window, *, outside: int) -> Tensor:

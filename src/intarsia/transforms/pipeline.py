@@ -57,6 +57,10 @@ class AugmentConfig(NamedConfig):
     """Rows and columns of displacement vectors over the image."""
     bent: float = Field(1.0, ge=0, le=1)
     """Share of the samples that are rotated, sheared, seen in perspective and deformed at all."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Of the image; masks take the nearest pixel. Bicubic is sharper, and slower: it is not compiled."""
+    outside: Literal["ignore", "reflect"] = "ignore"
+    """What lies outside the image is mirrored in it; the loss ignores it, or the mask is mirrored too."""
     colour: float = Field(0.25, ge=0, le=1)
     """Strength of brightness, contrast, saturation and gamma changes; 0: none."""
     hue: float = Field(0.0, ge=0, le=0.5)
@@ -150,6 +154,7 @@ def augment(
         weights_HW: float32 weights of the pixels, the same size; what is drawn does not depend on them.
         places_n3: class, row and column of pixels of rare classes, which a share of the windows looks at.
     """
+    cubic, reflect = config.interpolation == "bicubic", config.outside == "reflect"
     looks = config.focus > 0 and rng.random() < config.focus
     window = draw_window(
         (mask_HW.shape[0], mask_HW.shape[1]),
@@ -171,10 +176,10 @@ def augment(
             elastic=config.elastic,
             grid=config.elastic_grid,
         )
-        image, mask, weights = warp(image_CHW, mask_HW, window, bend, size, weights_HW)
+        image, mask, weights = warp(image_CHW, mask_HW, window, bend, size, weights_HW, cubic=cubic, reflect=reflect)
     else:
-        image, mask = cut_window(image_CHW, mask_HW, window, size)
-        weights = None if weights_HW is None else cut_weights(weights_HW, window, size)
+        image, mask = cut_window(image_CHW, mask_HW, window, size, cubic=cubic, reflect=reflect)
+        weights = None if weights_HW is None else cut_weights(weights_HW, window, size, reflect=reflect)
     bounded = preprocess.value_range == (0.0, 255.0)
     black, white = preprocess.bounds(image.device)
     coloured = jitter_colour(

@@ -109,13 +109,14 @@ def to_channels(pixels: Array, channels: int) -> Tensor:
     raise DataError(f"the network takes {channels} bands, the image has {image.shape[2]}.")
 
 
-def resize_image(image_CHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear with antialiasing, half-pixel centres; the type (uint8 or float) stays."""
+def resize_image(image_CHW: Tensor, size: tuple[int, int], *, cubic: bool = False) -> Tensor:
+    """Bilinear or bicubic with antialiasing, half-pixel centres; the type (uint8 or float) stays."""
     if tuple(image_CHW.shape[-2:]) == size:
         return image_CHW
     if image_CHW.dtype == torch.uint8 and image_CHW.device.type != "cpu":  # there is no such kernel for bytes
-        return resize_image(image_CHW.float(), size).round_().to(torch.uint8)
-    resized = F.interpolate(image_CHW.unsqueeze(0), size, mode="bilinear", antialias=True, align_corners=False)
+        return resize_image(image_CHW.float(), size, cubic=cubic).round_().clamp_(0, 255).to(torch.uint8)
+    mode = "bicubic" if cubic else "bilinear"
+    resized = F.interpolate(image_CHW.unsqueeze(0), size, mode=mode, antialias=True, align_corners=False)
     return resized.squeeze(0)
 
 

@@ -132,8 +132,11 @@ def warp(
     bend: Bend,
     size: tuple[int, int],
     weights_HW: Tensor | None = None,
+    *,
+    cubic: bool = False,
+    reflect: bool = False,
 ) -> Warped:
-    """Image (float32), mask and weights of `size`, each sampled once.
+    """Image (float32), mask and weights of `size`, each sampled once. The compiled form serves where neither option is set.
 
     Args:
         image_CHW: stored values, uint8 or float.
@@ -141,33 +144,53 @@ def warp(
         window: the part of the image, how it is mirrored and turned.
         bend: what else is done to it.
         size: (height, width) of the result.
+        cubic: interpolate the image bicubically.
+        reflect: mirror mask and weights outside the image as the image is.
     """
-    library = LIBRARY.load() if _fits(image_CHW, mask_HW, weights_HW, bend) else None
+    usual = not cubic and not reflect and _fits(image_CHW, mask_HW, weights_HW, bend)
+    library = LIBRARY.load() if usual else None
     if library is not None:
         return _compiled(library, image_CHW, mask_HW, window, bend, size, weights_HW)
-    return _plain(image_CHW, mask_HW, window, bend, size, weights_HW)
+    return _plain(image_CHW, mask_HW, window, bend, size, weights_HW, cubic=cubic, reflect=reflect)
 
 
 def _plain(
-    image_CHW: Tensor, mask_HW: Tensor, window: Window, bend: Bend, size: tuple[int, int], weights_HW: Tensor | None
+    image_CHW: Tensor,
+    mask_HW: Tensor,
+    window: Window,
+    bend: Bend,
+    size: tuple[int, int],
+    weights_HW: Tensor | None,
+    *,
+    cubic: bool = False,
+    reflect: bool = False,
 ) -> Warped:
     """On any device, in torch."""
     image_size = (mask_HW.shape[0], mask_HW.shape[1])
     matrix = homography(window, size, bend)
     at_2hw = places(matrix, bend.nodes, image_size, size, mask_HW.device)
     row, column = at_2hw.floor().long()
+    if reflect:
+        row, column = (_back(index, side) for index, side in zip((row, column), image_size, strict=True))
     inside = (row >= 0) & (row < image_size[0]) & (column >= 0) & (column < image_size[1])
     nearest = row.clamp(0, image_size[0] - 1) * image_size[1] + column.clamp(0, image_size[1] - 1)
     outside = mask_HW.new_tensor(IGNORE)
     mask = torch.where(inside, mask_HW.reshape(-1)[nearest], outside)
     part, start, scale = _antialiased(image_CHW, matrix, bend, window, size)
     shifted = (at_2hw - at_2hw.new_tensor(start)[:, None, None]) * at_2hw.new_tensor(scale)[:, None, None]
-    image = _sampled(part, shifted.float())
+    image = (_cubically_sampled if cubic else _sampled)(part, shifted.float())
     weights = None
     if weights_HW is not None:
         found = _sampled(weights_HW[None], at_2hw)[0]
         weights = torch.where(inside, found, 0)
     return image, mask, weights
+
+
+def _back(index: Tensor, side: int) -> Tensor:
+    """Indices mirrored at the first and the last pixel, so that all lie on the side."""
+    period = max(1, 2 * (side - 1))
+    position = index % period
+    return torch.minimum(position, period - position) if side > 1 else torch.zeros_like(index)
 
 
 def _antialiased(
@@ -203,6 +226,34 @@ def _sampled(image_CHW: Tensor, at_2hw: Tensor) -> Tensor:
         image_CHW[None].float(), on_hw2[None], mode="bilinear", padding_mode="reflection", align_corners=True
     )
     return found[0]
+
+
+def _cubically_sampled(image_CHW: Tensor, at_2hw: Tensor) -> Tensor:
+    """The same by Keys's kernel with a = -1/2, as images are resized; `grid_sample` has -3/4, which bends straight ramps."""
+    channels, height, width = image_CHW.shape
+    flat, places_2hw = image_CHW.reshape(channels, -1).float(), at_2hw - 0.5
+    first = places_2hw.floor()
+    (along_rows, along_columns), (top, left) = (_keys(places_2hw - first), first.long())
+    found = flat.new_zeros(channels, *top.shape)
+    for down in range(4):
+        row = _back(top + down - 1, height) * width
+        line = flat.new_zeros(channels, *top.shape)
+        for across in range(4):
+            line += flat[:, row + _back(left + across - 1, width)] * along_columns[across]
+        found += line * along_rows[down]
+    return found
+
+
+def _keys(t_2hw: Tensor) -> list[list[Tensor]]:
+    """Weights of the four pixels from one before to two after, for rows and for columns; t in [0, 1)."""
+    found = []
+    for t in t_2hw:
+        near, far = (
+            [1.5 * d**3 - 2.5 * d**2 + 1 for d in (t, 1 - t)],
+            [-0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 for d in (1 + t, 2 - t)],
+        )
+        found.append([far[0], near[0], near[1], far[1]])
+    return found
 
 
 class _Source(ctypes.Structure):
