@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner
 from PIL import Image
 
 from intarsia.cli.data_convert_command import KINDS, SHARDS, convert
 from intarsia.cli.main import main
+from intarsia.data.folder import FolderConfig
 from intarsia.errors import ConfigError, DataError
 from intarsia.evaluation.evaluate import evaluate
 from intarsia.evaluation.experiment import train
@@ -319,3 +321,28 @@ def test_real_exports_train_evaluate_and_convert(shared, sample, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert "lossless" in result.output
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_images_of_many_bands_go_with_their_class_maps(tmp_path, orientation):
+    rng = np.random.default_rng(0)
+    pixels = rng.random((6, 9, 5), dtype=np.float32)
+    upright = (9, 6) if orientation == 6 else (6, 9)
+    for index in range(2):
+        write(tmp_path / "set" / "masks" / f"{index}.png", np.full(upright, index, np.uint8))
+        (tmp_path / "set" / "images").mkdir(exist_ok=True)
+        tifffile.imwrite(
+            tmp_path / "set" / "images" / f"{index}.tif",
+            pixels,
+            photometric="minisblack",
+            planarconfig="contig",
+            extratags=[(274, "H", 1, orientation, True)],
+        )
+    data = FolderConfig(path=str(tmp_path / "set")).open(Silent())
+    for kind in sorted({*KINDS} - {*SHARDS}):
+        writer = FORMATS[kind].write
+        assert writer is not None
+        writer(data, tmp_path / kind, Silent())
+        back = load_recipe(str(tmp_path / kind)).data.open(Silent())
+        assert back.channels == 5
+        assert np.array_equal(back.read_image(first(back)), data.read_image(first(data)))

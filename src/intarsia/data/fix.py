@@ -29,7 +29,7 @@ from intarsia.data.checks import Findings, check_values, infer_table
 from intarsia.data.layout import Layout, Pair, find_pairs
 from intarsia.data.scan import ScannedPair, scan
 from intarsia.errors import ConfigError, DataError, SaveError
-from intarsia.images.files import TURNS, orientation_of, read_image, read_mask, write_class_map
+from intarsia.images.files import TURNS, frame_of, read_image, read_mask, write_class_map
 from intarsia.images.sniff import junk_after, true_ending
 from intarsia.progress import Progress
 from intarsia.runs import write_json
@@ -283,8 +283,8 @@ class _Work:
         return nearest
 
     def _orientation(self, pair: Pair) -> int:
-        with Image.open(pair.image) as image:  # type: ignore[arg-type]
-            return orientation_of(image)
+        assert pair.image
+        return frame_of(pair.image)[1]
 
     def _place(self, pair: Pair, kind: str, ending: str) -> Path:
         below = Path(pair.split or "") / kind if self.by_folder else Path(kind)

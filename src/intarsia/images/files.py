@@ -278,6 +278,23 @@ def _numbers(path: Path, stored_HWC: NDArray[Any]) -> Array:
     return stored.astype(np.uint16)
 
 
+def frame_of(path: Path) -> tuple[tuple[int, int], int]:
+    """Height and width of the upright image, and the orientation of the stored one; pixels are not decoded.
+
+    Raises:
+        FileError: as `read_image`.
+    """
+    with _guarded(path), page_of(path) as page:
+        if page:
+            orientation, height, width = page.orientation, int(page.page.imagelength), int(page.page.imagewidth)
+            if height * width > max_pixels():
+                raise _too_large(path)
+        else:
+            with _opened(path, None) as image:
+                orientation, (width, height) = orientation_of(image), image.size
+    return ((width, height) if orientation in range(5, 9) else (height, width)), orientation
+
+
 def as_stored(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
     """(H, W, ...) in the frame of a file with this orientation: undoes what `TURNS` did."""
     turn = TURNS.get(_BACK.get(orientation, orientation))

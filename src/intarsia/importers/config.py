@@ -26,9 +26,9 @@ from intarsia.data.hashes import check_hashes
 from intarsia.data.layout import Layout, Pair, apply_split_file
 from intarsia.data.published.convert import Converter
 from intarsia.data.scan import ScannedPair, scan
-from intarsia.errors import ConfigError, DataError, FileError
+from intarsia.errors import ConfigError, DataError
 from intarsia.images.files import FORMATS as IMAGE_FORMATS
-from intarsia.images.files import TURNS, max_pixels, orientation_of
+from intarsia.images.files import TURNS, frame_of, max_pixels, orientation_of
 from intarsia.importers.base import Files, Picture, Project, find_format
 from intarsia.importers.rasterize import Order, Rendered, Rule, render
 from intarsia.progress import Progress
@@ -265,14 +265,4 @@ def _frame(picture: Picture, pixels: NDArray[np.uint8] | None) -> tuple[tuple[in
     if pixels is not None:
         return (pixels.shape[0], pixels.shape[1]), 1
     assert picture.image
-    try:
-        with Image.open(picture.image, formats=IMAGE_FORMATS) as image:
-            orientation, (width, height) = orientation_of(image), image.size
-    except Exception as error:  # TIFFs that Pillow does not know, and damage
-        from intarsia.images.files import read_image
-
-        if isinstance(error, FileNotFoundError):
-            raise FileError(picture.image, "E_MISSING", "does not exist") from None
-        decoded = read_image(picture.image)
-        return (decoded.pixels.shape[0], decoded.pixels.shape[1]), decoded.orientation
-    return ((width, height) if orientation in range(5, 9) else (height, width)), orientation
+    return frame_of(picture.image)

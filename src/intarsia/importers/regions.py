@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from intarsia.errors import FileError
-from intarsia.images.files import FORMATS, max_pixels, orientation_of
 from intarsia.importers.base import Shape
 from intarsia.importers.pictures import split_of
 
@@ -38,24 +34,6 @@ def split_of_file(path: Path, folder: Path) -> str | None:
     """The split that a file's name says, else the nearest of the folders between it and `folder`."""
     names = [path.stem, *reversed(path.relative_to(folder).parts[:-1])]
     return next((split for name in names if (split := split_in(name))), None)
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image after its EXIF orientation, by its header.
-
-    Raises:
-        FileError: it is no image, or too large.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                width, height, turned = image.width, image.height, orientation_of(image) in range(5, 9)
-    except Exception as error:  # decoders raise all sorts over damage
-        raise FileError(path, "E_NOT_IMAGE", f"is no image whose size can be read ({str(error)[:60]})") from None
-    if height * width > max_pixels():
-        raise FileError(path, "E_TOO_LARGE", f"has more pixels than the limit of {max_pixels()}")
-    return (width, height) if turned else (height, width)
 
 
 def cropped(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], tuple[int, int]] | None:

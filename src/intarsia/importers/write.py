@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from intarsia.errors import ConfigError, SaveError
+from intarsia.images.files import TURNS, frame_of, read_image
 
 if TYPE_CHECKING:
     from intarsia.data.base import Dataset, Item
@@ -44,19 +46,20 @@ def each_item(dataset: Dataset, progress: Progress) -> Iterator[tuple[Item, NDAr
 def copied_image(item: Item, folder: Path) -> Path:
     """The item's image in a folder, under the item's name with slashes as folders.
 
-    An image that EXIF turns is written upright, as PNG, since class maps are upright and tools do not agree on EXIF.
+    An image that EXIF turns is written upright, as PNG or TIFF, since class maps are upright and tools do not agree on EXIF.
     """
-    from PIL import Image
-
-    from intarsia.images.files import orientation_of, read_image
-
     target = folder / (item.name + item.image.suffix.lower())
     target.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(item.image) as image:
-        turned = orientation_of(image) in range(2, 9)
-    if turned:
-        target = target.with_name(f"{target.stem}.png")
-        Image.fromarray(read_image(item.image).pixels).save(target)
-    else:
+    if frame_of(item.image)[1] not in TURNS:
         shutil.copyfile(item.image, target)
+        return target
+    pixels = read_image(item.image).pixels
+    if pixels.dtype == np.float32 or (pixels.ndim == 3 and (pixels.shape[2] != 3 or pixels.dtype != np.uint8)):
+        import tifffile
+
+        target = target.with_name(f"{target.stem}.tif")
+        tifffile.imwrite(target, pixels, photometric="minisblack", planarconfig="contig" if pixels.ndim == 3 else None)
+    else:
+        target = target.with_name(f"{target.stem}.png")
+        Image.fromarray(pixels).save(target)
     return target

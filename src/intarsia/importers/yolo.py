@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from intarsia.config import read_yaml
 from intarsia.errors import ConfigError, FileError
-from intarsia.images.files import IMAGE_SUFFIXES
+from intarsia.images.files import IMAGE_SUFFIXES, frame_of
 from intarsia.importers.base import Files, Format, Picture, Project, Shape, Written, classes_of, register, ring
 from intarsia.importers.pictures import name_of
-from intarsia.importers.regions import SPLITS, regions_of, split_in, upright_size
+from intarsia.importers.regions import SPLITS, regions_of, split_in
 from intarsia.importers.write import copied_image, each_item, new_folder
 from intarsia.ops.polygons import Ring, fill_polygon, outlines
 
@@ -120,7 +120,7 @@ def _picture(
     split = splits.get(path) or next((found for part in folders if (found := split_in(part))), None)
     if path == label:  # of an image of 1 x 1: one that is found elsewhere is refused rather than left empty
         return Picture(name, None, (1, 1), tuple(_shapes(path, (1, 1), names, left_out)), split, missing=name)
-    size = upright_size(path)
+    size = frame_of(path)[0]
     shapes = tuple(_shapes(label, size, names, left_out)) if label else ()
     return Picture(name, path, size, shapes, split, missing=path.name)
 
