@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as peer
@@ -19,7 +18,7 @@ from intarsia.importers.coco import _segmentation, read
 from intarsia.importers.rasterize import placed, render
 from intarsia.importers.rle import decode_rle, encode_part, encode_rle, runs_of
 from tests.conftest import write
-from tests.importers.made import CLASS_MAPS, NAMES, class_maps, dataset_of, read_back, written
+from tests.importers.written import assert_returns, class_maps, data_of, read_back, written
 
 SAMPLES = "data/annotation_samples"
 BOXES = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
@@ -231,19 +230,8 @@ def test_a_results_file_is_refused(shared: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("name", ["coco", "coco_panoptic"])
-@settings(max_examples=30, deadline=None)
-@given(CLASS_MAPS)
-def test_class_maps_come_back_bit_by_bit(name: str, maps: list[np.ndarray]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = dataset_of(Path(folder) / "in", maps)
-        project = read_back(written(dataset, Path(folder) / "out", name))
-        assert project.format == name
-        assert project.classes == NAMES
-        assert list(project.colors.values()) == list(dataset.table.colors)
-        found = class_maps(project)
-        assert all(np.array_equal(found[f"b{index}"], classes) for index, classes in enumerate(maps))
-        covered = [render(each.shapes, each.size, project.classes).uncovered.any() for each in project.pictures]  # type: ignore[arg-type]
-        assert not any(covered)
+def test_class_maps_come_back_bit_by_bit(name: str) -> None:
+    assert_returns(name)
 
 
 @pytest.mark.parametrize("name", ["coco", "coco_panoptic"])
@@ -251,8 +239,8 @@ def test_objects_and_splits_come_back(tmp_path: Path, name: str) -> None:
     classes = np.array([[1, 1, 1, 0], [2, 2, 255, 0]], np.uint8)
     objects = np.array([[1, 2, 2, 0], [2, 2, 0, 0]], np.uint8)
     names = ["x/a.b", "y/a.b"]
-    dataset = dataset_of(tmp_path / "in", [classes, classes.T.copy()], [objects, objects.T.copy()], names)
-    project = read_back(written(dataset, tmp_path / "out", name))
+    dataset = data_of(tmp_path / "in", [classes, classes.T.copy()], [objects, objects.T.copy()], names)
+    project = read_back(written(dataset, tmp_path / "out", name).path, name)
     assert {picture.name: picture.split for picture in project.pictures} == {"x/a.b": "val", "y/a.b": "train"}
     assert [picture.image for picture in project.pictures] == [
         tmp_path / "out" / "images" / f"{picture.name}.png" for picture in project.pictures
@@ -268,7 +256,7 @@ def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
     from pycocotools.coco import COCO
 
     classes = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (9, 7))
-    written(dataset_of(tmp_path / "in", [classes]), tmp_path / "out", "coco")
+    written(data_of(tmp_path / "in", [classes]), tmp_path / "out", "coco")
     theirs = COCO(tmp_path / "out" / "annotations" / "instances_train.json")
     for each in theirs.anns.values():
         value = 255 if each["iscrowd"] else each["category_id"] - 1

@@ -14,8 +14,8 @@ from intarsia.importers.base import Files, Project
 from intarsia.importers.coco_panoptic import read as read_panoptic
 from intarsia.importers.rasterize import render
 from tests.conftest import write
-from tests.importers.made import class_maps, read_back
 from tests.importers.test_coco import SAMPLES, document
+from tests.importers.written import class_maps, read_back
 
 
 def test_panoptic_segments_are_those_of_the_pngs(shared: Callable[[str], Path]) -> None:
@@ -25,7 +25,7 @@ def test_panoptic_segments_are_those_of_the_pngs(shared: Callable[[str], Path]) 
     assert len(project.pictures) == 20
     names = {each["id"]: each["name"] for each in data["categories"]}
     assert len(project.classes) == 133
-    found = class_maps(project)
+    found = class_maps(project, uncovered=255)
     for each in data["annotations"]:
         numbers = read_mask(folder / "panoptic_masks" / each["file_name"]).pixels.astype(np.uint32) @ (1, 256, 65536)
         wanted = np.full(numbers.shape, 255, np.uint8)
@@ -53,7 +53,7 @@ def panoptic(root: Path, numbers: np.ndarray, segments: list[dict[str, Any]]) ->
     listed = [{"image_id": 7, "file_name": "a.png", "segments_info": segments}]
     (root / "panoptic.json").write_text(json.dumps(document(annotations=listed)))
     write(root / "images" / "a.png", np.zeros((6, 8, 3), np.uint8))
-    return read_back(root)
+    return read_back(root, "coco_panoptic")
 
 
 def test_panoptic_numbers_void_and_crowds(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_panoptic_numbers_void_and_crowds(tmp_path: Path) -> None:
     (picture,) = project.pictures
     assert picture.image == tmp_path / "images" / "a.png"
     wanted = np.where((numbers == 0) | (numbers == 300), 255, 1)
-    assert np.array_equal(class_maps(project)["a"], wanted)
+    assert np.array_equal(class_maps(project, uncovered=255)["a"], wanted)
 
 
 def test_bad_panoptic_files_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from intarsia.errors import FileError
 from intarsia.importers.base import FORMATS, Files
 from intarsia.importers.rle import encode_rle
 from tests.conftest import write
-from tests.importers.written import assert_read_or_refused, drawn, junk_json, picture, project, put, rows
+from tests.importers.written import assert_read_or_refused, drawn, junk_json, picture, put, read_back, rows
 
 SIZE = [5, 6]
 
@@ -80,7 +80,7 @@ def test_order_groups_crowds_and_what_has_no_area(tmp_path):
         annotation("rotated_bbox", points=[1, 1, 1, 1, 1]),
         annotation("polygon", points=[1, 1, 2, 2]),
     ]
-    found = project(put(tmp_path / "val.json", document(*shapes)), "datumaro")
+    found = read_back(put(tmp_path / "val.json", document(*shapes)), "datumaro")
     assert found.classes == ("a", "b")
     assert found.colors == {"b": (1, 2, 3)}
     assert found.left_out == {
@@ -103,7 +103,7 @@ def test_subsets_have_images_of_their_own(tmp_path):
     for subset in ("train", "test"):
         put(tmp_path / "annotations" / f"{subset}.json", document())
         write(tmp_path / "images" / subset / "i.png", np.zeros((5, 6, 3), np.uint8))
-    found = project(tmp_path, "datumaro").pictures
+    found = read_back(tmp_path, "datumaro").pictures
     assert {each.name: each.image for each in found} == {
         f"{subset}/i": tmp_path / "images" / subset / "i.png" for subset in ("train", "test")
     }
@@ -137,7 +137,7 @@ def test_image_by_the_items_name(tmp_path):
 )
 def test_bad_annotations_are_refused(tmp_path, one, code):
     with pytest.raises(FileError) as caught:
-        project(put(tmp_path / "x.json", document(one)), "datumaro")
+        read_back(put(tmp_path / "x.json", document(one)), "datumaro")
     assert caught.value.code == code
     assert "\n" not in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_bad_annotations_are_refused(tmp_path, one, code):
 @pytest.mark.parametrize("item", [{"image": {"size": 3}}, {"image": {"size": [0, 1]}}, {"annotations": [1]}])
 def test_bad_items_are_refused(tmp_path, item):
     with pytest.raises(FileError):
-        project(put(tmp_path / "x.json", document(**item)), "datumaro")
+        read_back(put(tmp_path / "x.json", document(**item)), "datumaro")
 
 
 def test_coco_is_not_recognised(tmp_path):

@@ -8,25 +8,13 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
 from intarsia.errors import FileError
 from intarsia.importers.base import FORMATS, Files
 from intarsia.importers.labelme import read
 from tests.conftest import write
-from tests.importers.written import (
-    assert_read_or_refused,
-    assert_returns,
-    class_maps,
-    data_of,
-    drawn,
-    junk_json,
-    picture,
-    project,
-    put,
-)
+from tests.importers.written import assert_read_or_refused, assert_returns, drawn, junk_json, picture, put, read_back
 
 SAMPLES = "data/annotation_samples/labelme"
 
@@ -49,7 +37,7 @@ def test_pixels_are_labelmes_own(shared, folder, expected):
     """One pixel of 2011_000006 differs: at the first corner of a sofa's triangle, (103.94, 290.56), Pillow up to 11.0 painted
     (104, 290), with which labelme made its sample; from 11.3 on it does not, and the person below shows."""
     root = shared(f"{SAMPLES}/{folder}")
-    found = project(root / "data_annotated", "labelme")
+    found = read_back(root / "data_annotated", "labelme")
     assert found.classes[0] == "_background_"
     assert len(found.pictures) in (2, 3)
     for each in found.pictures:
@@ -64,7 +52,7 @@ def test_embedded_image_and_its_own_picture(shared):
     the sample, which an older one made, shows the shelf there."""
     folder = shared(f"{SAMPLES}/embedded_image")
     names = (folder / "expected_label_names.txt").read_text().split()
-    found = project(folder / "apc2016_obj3.json", "labelme").pictures[0]
+    found = read_back(folder / "apc2016_obj3.json", "labelme").pictures[0]
     assert found.image is None
     assert found.embedded is not None
     with Image.open(io.BytesIO(found.embedded)) as image:
@@ -74,7 +62,7 @@ def test_embedded_image_and_its_own_picture(shared):
 
 
 def test_primitives(shared):
-    found = project(shared(f"{SAMPLES}/primitives"), "labelme")
+    found = read_back(shared(f"{SAMPLES}/primitives"), "labelme")
     assert found.left_out == {"lines": 1, "points": 1, "linestrips": 1}
     assert found.classes == ("rectangle", "circle", "polygon", "octagon")
     (each,) = found.pictures
@@ -96,7 +84,7 @@ def test_primitives(shared):
 
 
 def test_missing_image_is_named(shared):
-    found = project(shared(f"{SAMPLES}/bbox_detection"), "labelme").pictures[0]
+    found = read_back(shared(f"{SAMPLES}/bbox_detection"), "labelme").pictures[0]
     assert (found.image, found.missing, found.embedded) == (None, "2011_000025.jpg", None)
     assert (drawn(found, ("bus", "car")) == 1).sum() == 91 * 99
 
@@ -148,7 +136,7 @@ def test_types_of_shape(tmp_path, one, rows, columns):
 def test_later_shapes_lie_on_top_and_ignored_ones_count_for_nothing(tmp_path):
     shapes = [shape("rectangle", [0, 0], [3, 1], label=label) for label in ("a", "b")]
     shapes.append(shape("rectangle", [2, 0], [3, 1], label="__ignore__"))
-    found = project(put(tmp_path / "i.json", document(*shapes)), "labelme")
+    found = read_back(put(tmp_path / "i.json", document(*shapes)), "labelme")
     assert found.classes == ("a", "b")
     assert drawn(found.pictures[0], found.classes)[0].tolist() == [1, 1, 255, 254, 254, 254]
 
@@ -164,7 +152,7 @@ def test_group_ids(tmp_path, group, expected):
 def test_what_has_no_area_is_counted(tmp_path):
     kinds = ("line", "linestrip", "point", "points", "spline")
     shapes = [shape(kind, [0, 0], [1, 1], [2, 0]) for kind in kinds] + [shape("polygon", [0, 0], [1, 1])]
-    assert project(put(tmp_path / "i.json", document(*shapes)), "labelme").left_out == {
+    assert read_back(put(tmp_path / "i.json", document(*shapes)), "labelme").left_out == {
         "lines": 1,
         "linestrips": 1,
         "points": 2,
@@ -177,7 +165,7 @@ def test_what_has_no_area_is_counted(tmp_path):
 def test_list_of_classes_is_by_line(tmp_path, above):
     put(tmp_path / "data" / "i.json", document(shape("rectangle", [0, 0], [1, 1], label="extra")))
     put((tmp_path if above else tmp_path / "data") / "labels.txt", "__ignore__\n_background_\npotted plant\n\n")
-    assert project(tmp_path / "data", "labelme").classes == ("_background_", "potted plant", "extra")
+    assert read_back(tmp_path / "data", "labelme").classes == ("_background_", "potted plant", "extra")
 
 
 def test_windows_paths(tmp_path):
@@ -207,7 +195,7 @@ def test_without_a_size_it_is_the_images(tmp_path):
 )
 def test_bad_shapes_are_refused(tmp_path, one, code):
     with pytest.raises(FileError) as caught:
-        project(put(tmp_path / "i.json", document(one)), "labelme")
+        read_back(put(tmp_path / "i.json", document(one)), "labelme")
     assert caught.value.code == code
     assert "\n" not in str(caught.value)
 
@@ -221,7 +209,7 @@ def test_mask_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("INTARSIA_MAX_PIXELS", "8")
     path = put(tmp_path / "i.json", document(shape("mask", [0, 0], [2, 2], mask=FULL)))
     with pytest.raises(FileError, match="too many pixels"):
-        project(path, "labelme")
+        read_back(path, "labelme")
 
 
 def test_numbers_that_are_none_are_refused(tmp_path):
@@ -232,8 +220,5 @@ def test_numbers_that_are_none_are_refused(tmp_path):
     assert read(Files(path)).pictures == ()
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
-@given(maps=class_maps)
-def test_written_maps_return(tmp_path_factory, maps):
-    root = tmp_path_factory.mktemp("labelme")
-    assert_returns(data_of(root / "data", maps), root / "out", "labelme")
+def test_written_maps_return():
+    assert_returns("labelme", colors=False, splits=False)

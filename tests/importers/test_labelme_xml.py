@@ -8,7 +8,7 @@ import pytest
 from intarsia.errors import FileError
 from intarsia.importers.base import FORMATS, Files
 from tests.conftest import write
-from tests.importers.written import assert_read_or_refused, drawn, junk_xml, picture, project, put
+from tests.importers.written import assert_read_or_refused, drawn, junk_xml, picture, put, read_back
 
 
 def polygon(*points: tuple[object, object]) -> str:
@@ -37,7 +37,7 @@ def shoelace(*points: tuple[float, float]) -> float:
 
 
 def test_sample(shared):
-    found = project(shared("data/annotation_samples/datumaro_assets/labelme_dataset"), "labelme_xml")
+    found = read_back(shared("data/annotation_samples/datumaro_assets/labelme_dataset"), "labelme_xml")
     assert found.classes == ("window", "license plate", "o1", "q1", "b1", "m1", "hg")
     assert not found.left_out
     (each,) = found.pictures
@@ -100,7 +100,7 @@ def test_what_is_left_out_is_counted(tmp_path):
         item("a", 3, polygon((0, 0), (1, 1))),
         item("__ignore__", 4, BOX),
     ]
-    found = project(put(tmp_path / "i.xml", document(*objects)), "labelme_xml")
+    found = read_back(put(tmp_path / "i.xml", document(*objects)), "labelme_xml")
     assert found.left_out == {
         "objects deleted in the tool": 1,
         "shapes without a label": 1,
@@ -126,14 +126,14 @@ def test_what_is_left_out_is_counted(tmp_path):
 def test_bad_documents_are_refused(tmp_path, text, code):
     write(tmp_path / "m.png", np.zeros((4, 5), np.uint8))
     with pytest.raises(FileError) as caught:
-        project(put(tmp_path / "deep" / "i.xml", text), "labelme_xml")
+        read_back(put(tmp_path / "deep" / "i.xml", text), "labelme_xml")
     assert caught.value.code == code
 
 
 def test_a_mask_that_is_no_png_is_refused(tmp_path):
     put(tmp_path / "m.png", "no picture")
     with pytest.raises(FileError, match="no PNG"):
-        project(put(tmp_path / "i.xml", document(item("a", 0, MASK))), "labelme_xml")
+        read_back(put(tmp_path / "i.xml", document(item("a", 0, MASK))), "labelme_xml")
 
 
 def test_boxes_of_voc_are_not_recognised(tmp_path):

@@ -15,7 +15,7 @@ from intarsia.importers.masks import read, recognise
 from intarsia.importers.rasterize import render
 from intarsia.progress import Silent
 from tests.conftest import write
-from tests.importers.made import CLASS_MAPS, NAMES, class_maps, dataset_of, read_back, written
+from tests.importers.written import CLASS_MAPS, NAMES, class_maps, data_of, read_back, written
 
 CELL = np.array([[1, 1, 0], [0, 0, 0]], np.uint8)
 WALL = np.array([[0, 1, 1], [0, 0, 0]], np.uint8)
@@ -40,7 +40,7 @@ def export(root: Path, layout: str, images: str = "images/{}.png") -> Path:
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_layouts_of_a_mask_for_each_class(tmp_path: Path, layout: str) -> None:
-    project = read_back(export(tmp_path, layout))
+    project = read_back(export(tmp_path, layout), "masks_per_class")
     assert (project.format, project.classes) == ("masks_per_class", ("cell_dark", "wall"))
     assert [picture.name for picture in project.pictures] == ["a", "a_1"]
     assert all(picture.image for picture in project.pictures)
@@ -52,7 +52,7 @@ def test_layouts_of_a_mask_for_each_class(tmp_path: Path, layout: str) -> None:
 
 
 def test_images_may_lie_beside_the_folders(tmp_path: Path) -> None:
-    assert len(read_back(export(tmp_path, "{image}/{label}.png", "{}.jpg")).pictures) == 2
+    assert len(read_back(export(tmp_path, "{image}/{label}.png", "{}.jpg"), "masks_per_class").pictures) == 2
 
 
 def test_folders_of_class_maps_and_other_tools_are_not_recognised(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_bad_masks_are_refused(tmp_path: Path) -> None:
 @given(CLASS_MAPS)
 def test_class_maps_come_back_bit_by_bit(maps: list[np.ndarray]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        dataset = dataset_of(Path(folder) / "in", maps)
-        out = written(dataset, Path(folder) / "out", "masks")
+        dataset = data_of(Path(folder) / "in", maps)
+        out = written(dataset, Path(folder) / "out", "masks").path
         again = FolderConfig(path=str(out)).open(Silent())
         assert (again.table.names, again.table.colors) == (NAMES, dataset.table.colors)
         items = {item.name: item for split in again.splits.values() for item in split}
@@ -107,8 +107,8 @@ def test_objects_splits_and_names_come_back(tmp_path: Path) -> None:
     classes = np.array([[0, 1, 2], [3, 255, 1]], np.uint8)
     objects = np.array([[0, 1, 2], [3, 0, 9]], np.uint8)
     maps = [classes, classes[::-1].copy(), classes[:, ::-1].copy()]
-    dataset = dataset_of(tmp_path / "in", maps, [objects] * 3, ["x/a.b", "c", "d"])
-    again = FolderConfig(path=str(written(dataset, tmp_path / "out", "masks"))).open(Silent())
+    dataset = data_of(tmp_path / "in", maps, [objects] * 3, ["x/a.b", "c", "d"])
+    again = FolderConfig(path=str(written(dataset, tmp_path / "out", "masks").path)).open(Silent())
     for split in ("train", "val"):
         assert [item.name for item in again.items(split)] == [item.name for item in dataset.items(split)]
     (item,) = again.items("val")
@@ -119,12 +119,12 @@ def test_objects_splits_and_names_come_back(tmp_path: Path) -> None:
 def test_names_that_begin_as_a_split_keep_their_own_split(tmp_path: Path, torn: bool) -> None:
     classes = np.array([[0, 1, 2], [3, 255, 1]], np.uint8)
     maps = [classes, classes[::-1].copy(), classes[:, ::-1].copy()]
-    dataset = dataset_of(tmp_path / "in", maps)
+    dataset = data_of(tmp_path / "in", maps)
     renamed = {
         split: tuple(replace(item, name=f"{'train' if torn else split}/{item.name}") for item in items)
         for split, items in dataset.splits.items()
     }
-    out = written(replace(dataset, splits=renamed), tmp_path / "out", "masks")
+    out = written(replace(dataset, splits=renamed), tmp_path / "out", "masks").path
     again = FolderConfig(path=str(out)).open(Silent())
     assert {split: [item.name for item in items] for split, items in again.splits.items()} == {
         "train": ["all/train/b1", "all/train/b2"] if torn else ["train/b1", "train/b2"],

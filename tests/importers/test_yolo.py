@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from intarsia.errors import FileError
-from intarsia.importers.base import FORMATS, Files, find_format
+from intarsia.importers.base import Files
 from intarsia.importers.yolo import read, recognise, without_holes
 from intarsia.ops.polygons import fill_polygon
-from intarsia.progress import Silent
 from tests.conftest import write
-from tests.importers.made import CLASS_MAPS, NAMES, class_maps, dataset_of, read_back, written
+from tests.importers.written import assert_returns, class_maps, data_of, read_back, written
 
 SQUARE = "0 0 0 0.5 0 0.5 0.5 0 0.5"
 
@@ -31,22 +29,22 @@ def export(root: Path, lines: str = SQUARE, sheet: str | None = "names: [cat, do
 
 
 def test_shares_become_pixels_and_boxes_are_counted(tmp_path: Path) -> None:
-    project = read_back(export(tmp_path, f"{SQUARE}\n\n1 0.5 0.5 0.2 0.2\n1 0.5 0 1 0 1 1 .5 1\n"))
+    project = read_back(export(tmp_path, f"{SQUARE}\n\n1 0.5 0.5 0.2 0.2\n1 0.5 0 1 0 1 1 .5 1\n"), "yolo")
     assert (project.format, project.classes, dict(project.left_out)) == ("yolo", ("cat", "dog"), {"boxes": 1})
     assert project.pictures[0].split == "train"
-    classes = class_maps(project)["a"]
+    classes = class_maps(project, uncovered=255)["a"]
     assert (classes[:3, :4] == 0).all()
     assert (classes[:, 4:] == 1).all()
     assert (classes[3:, :4] == 255).all()
 
 
 def test_names_by_number_and_without_any(tmp_path: Path) -> None:
-    numbered = read_back(export(tmp_path / "a", sheet="names: {1: dog, 0: cat}\nval: images\nnc: 2\n"))
+    numbered = read_back(export(tmp_path / "a", sheet="names: {1: dog, 0: cat}\nval: images\nnc: 2\n"), "yolo")
     assert numbered.classes == ("cat", "dog")
-    bare = read_back(export(tmp_path / "b", f"7{SQUARE[1:]}\n3 0 0 1 0 1 1", sheet=None))
+    bare = read_back(export(tmp_path / "b", f"7{SQUARE[1:]}\n3 0 0 1 0 1 1", sheet=None), "yolo")
     assert bare.classes == ("class 3", "class 7")
     (tmp_path / "b" / "classes.txt").write_text("a\nb c\nd\ne\nf\ng\nh\ni\n")
-    assert read_back(tmp_path / "b").classes[:2] == ("a", "b c")
+    assert read_back(tmp_path / "b", "yolo").classes[:2] == ("a", "b c")
 
 
 def test_sizes_are_of_the_upright_image(tmp_path: Path) -> None:
@@ -55,7 +53,7 @@ def test_sizes_are_of_the_upright_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (8, 6)).save(root / "images" / "a.jpg", exif=exif)
-    assert read_back(root).pictures[0].size == (8, 6)
+    assert read_back(root, "yolo").pictures[0].size == (8, 6)
 
 
 @pytest.mark.parametrize("layout", ["images/{}/a.png", "{}/images/a.png"])
@@ -72,7 +70,7 @@ def test_splits_of_folders(tmp_path: Path, layout: str, sheet: str | None) -> No
     if sheet:
         folders = [str(Path(layout.format(split)).parent) for split in ("train", "valid")]
         (tmp_path / "data.yaml").write_text(sheet.format(*folders))
-    found = {picture.name: picture.split for picture in read_back(tmp_path).pictures}
+    found = {picture.name: picture.split for picture in read_back(tmp_path, "yolo").pictures}
     assert found == {"train/a": "train", "valid/a": "val"}
 
 
@@ -81,7 +79,7 @@ def test_what_no_list_names_is_left_out_and_said(tmp_path: Path) -> None:
     write(root / "images" / "b.png", np.zeros((6, 8, 3), np.uint8))
     write(root / "images" / "c.png", np.zeros((6, 8, 3), np.uint8))
     (root / "train.txt").write_text("./images/a.png\n/elsewhere/on/another/images/c.png\n")
-    project = read_back(root)
+    project = read_back(root, "yolo")
     assert [(picture.name, picture.split) for picture in project.pictures] == [("a", "train"), ("c", "train")]
     assert project.notes[0].endswith("data.yaml: val says nowhere, where no image is")
     assert "1 images are in no list of data.yaml" in project.notes[1]
@@ -91,7 +89,7 @@ def test_what_no_list_names_is_left_out_and_said(tmp_path: Path) -> None:
 def test_a_label_without_image_is_not_lost(tmp_path: Path) -> None:
     root = export(tmp_path)
     (root / "labels" / "gone.txt").write_text(SQUARE)
-    found = {picture.name: picture for picture in read_back(root).pictures}
+    found = {picture.name: picture for picture in read_back(root, "yolo").pictures}
     assert found["gone"].image is None
     assert len(found["gone"].shapes) == 1
 
@@ -160,19 +158,8 @@ def test_pieces_without_holes_are_the_region(region: np.ndarray) -> None:
     assert np.array_equal(claims, region)
 
 
-@settings(max_examples=30, deadline=None)
-@given(CLASS_MAPS)
-def test_class_maps_come_back_bit_by_bit(maps: list[np.ndarray]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = dataset_of(Path(folder) / "in", maps)
-        write_ = FORMATS["yolo"].write
-        assert write_ is not None
-        done = write_(dataset, Path(folder) / "out", Silent())
-        assert done.lossless == (not any((classes == 255).any() for classes in maps))
-        project = read_back(done.path)
-        assert project.classes == NAMES
-        found = class_maps(project)
-        assert all(np.array_equal(found[f"b{index}"], classes) for index, classes in enumerate(maps))
+def test_class_maps_come_back_bit_by_bit() -> None:
+    assert_returns("yolo", colors=False, bare=True)
 
 
 def test_splits_and_large_sizes_come_back(tmp_path: Path) -> None:
@@ -181,10 +168,9 @@ def test_splits_and_large_sizes_come_back(tmp_path: Path) -> None:
     objects = [
         np.repeat(np.repeat(rng.integers(0, 3, size, dtype=np.uint8), 3, 0), 7, 1) for size in ((31, 43), (7, 303))
     ]
-    out = written(dataset_of(tmp_path / "in", maps, objects, ["x/a.b", "x/images/c"]), tmp_path / "out", "yolo")
-    project = read_back(out)
+    dataset = data_of(tmp_path / "in", maps, objects, ["x/a.b", "x/images/c"])
+    project = read_back(written(dataset, tmp_path / "out", "yolo").path, "yolo")
     found = class_maps(project)
     assert {picture.name: picture.split for picture in project.pictures} == {"x/a.b": "val", "x/c": "train"}
     assert np.array_equal(found["x/a.b"], maps[0])
     assert np.array_equal(found["x/c"], maps[1])
-    assert find_format(Files(out)).name == "yolo"
