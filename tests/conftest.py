@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +88,18 @@ def write(path: Path, array: np.ndarray) -> Path:  # type: ignore[type-arg]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
     return path
+
+
+@pytest.fixture
+def intarsia(monkeypatch, capsys):
+    """Runs a command in this process: exit code, output, errors."""
+    from intarsia.cli.main import main
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["intarsia", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return run

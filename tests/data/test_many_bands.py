@@ -1,13 +1,11 @@
 """A folder of images of many bands, from check to report: found, learned, scored, shown, predicted."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import tifffile
 
-from intarsia.cli.main import main
 from intarsia.data import FolderConfig
 from intarsia.data.combine import CombinedConfig
 from intarsia.errors import DataError
@@ -97,14 +95,11 @@ def test_chosen_bands_stay_with_the_model(fields, tmp_path):
     assert predictor.predict(fields / "images" / "0.tif").shape == (40, 56)
 
 
-def test_the_command_line_tells_and_shows(fields, tmp_path, monkeypatch, capsys):
+def test_the_command_line_tells_and_shows(fields, tmp_path, intarsia):
     def said(*words):
-        monkeypatch.setattr(sys, "argv", ["intarsia", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        assert not stop.value.code, captured.err
-        return captured.out
+        code, text, errors = intarsia(*words)
+        assert code == 0, errors
+        return text
 
     text = said("data", "check", fields)
     assert "5 bands, values" in text

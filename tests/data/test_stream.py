@@ -355,21 +355,13 @@ def test_folders_without_shards(tmp_path, folder):
         opened("")
 
 
-def test_the_command(cells, tmp_path):
-    from click.testing import CliRunner
-
-    from intarsia.cli.data_command import command
-
+def test_the_command(cells, tmp_path, intarsia):
     target = tmp_path / "shards"
-    words = ["convert", str(cells), str(target), "--to", "webdataset", "--megabytes", "0.05"]
-    done = CliRunner().invoke(command, words, catch_exceptions=False)
-    assert done.exit_code == 0
-    assert "6 train · 2 val · 3 test in" in done.stdout
-    assert f"use      data=stream data.path={target}" in done.stdout
-    done = CliRunner().invoke(
-        command, ["check", str(target), "data=stream", "data.verify=true"], catch_exceptions=False
-    )
-    assert "usable" in done.stdout
+    code, text, _ = intarsia("data", "convert", cells, target, "--to", "webdataset", "--megabytes", "0.05")
+    assert code == 0
+    assert "6 train · 2 val · 3 test in" in text
+    assert f"use      data=stream data.path={target}" in text
+    assert "usable" in intarsia("data", "check", target, "data=stream", "data.verify=true")[1]
 
 
 def test_nothing_is_left_in_memory(shards, tmp_path, monkeypatch):

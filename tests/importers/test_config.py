@@ -1,17 +1,14 @@
 """Exports as data sets, and from one form to another by the command line."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from click.testing import CliRunner
 from PIL import Image
 
-from intarsia.cli.data_convert_command import KINDS, SHARDS, convert
-from intarsia.cli.main import main
+from intarsia.cli.data_convert_command import KINDS, SHARDS
 from intarsia.data.folder import FolderConfig
 from intarsia.errors import ConfigError, DataError
 from intarsia.evaluation.evaluate import evaluate
@@ -220,17 +217,9 @@ def test_every_format_that_is_written_can_be_named():
     assert {*KINDS} == {name for name, each in FORMATS.items() if each.write} | {*SHARDS}
 
 
-def test_convert_says_whether_something_is_lost(tmp_path, monkeypatch, capsys):
+def test_convert_says_whether_something_is_lost(tmp_path, intarsia):
     root = labelled(tmp_path / "set")
-
-    def said(*words):
-        monkeypatch.setattr(sys, "argv", ["intarsia", "data", "convert", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out + captured.err
-
-    code, text = said(root, tmp_path / "coco", "--to", "coco", "data.uncovered=background")
+    code, text, _ = intarsia("data", "convert", root, tmp_path / "coco", "--to", "coco", "data.uncovered=background")
     assert code == 0
     assert "4 images as COCO instances JSON\n" in text
     assert "polygons filled by pixel centres, even-odd" in text
@@ -239,8 +228,8 @@ def test_convert_says_whether_something_is_lost(tmp_path, monkeypatch, capsys):
     assert kept["lossless"]
     assert any("filled by pixel centres" in note for note in kept["notes"])
     assert load_recipe(str(tmp_path / "coco")).data.open(Silent()).table.names == ("background", "cell", "nucleus")
-    assert said(root, tmp_path / "coco", "--to", "coco", "data.uncovered=background")[0] == 2
-    code, text = said(root, tmp_path / "yolo", "--to", "yolo", "data.uncovered=ignore")
+    assert intarsia("data", "convert", root, tmp_path / "coco", "--to", "coco", "data.uncovered=background")[0] == 2
+    code, text, _ = intarsia("data", "convert", root, tmp_path / "yolo", "--to", "yolo", "data.uncovered=ignore")
     assert "LOSSY    2000 ignored pixels stay unlabelled" in text
 
 
@@ -301,7 +290,7 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
-def test_real_exports_train_evaluate_and_convert(shared, sample, tmp_path):
+def test_real_exports_train_evaluate_and_convert(shared, sample, tmp_path, intarsia):
     root: Path = shared("data/annotation_samples") / sample
     steps = {"steps": 1, "batch": 2, "validations": 1, "memory_format": "contiguous", "workers": 0}
     run = train(
@@ -316,11 +305,11 @@ def test_real_exports_train_evaluate_and_convert(shared, sample, tmp_path):
     names = {item.name for items in data.splits.values() for item in items}
     assert len(names) == SAMPLES[sample]
     assert data.class_pixels["train"].sum() > 0
-    result = CliRunner().invoke(
-        convert, [str(root), str(tmp_path / "masks"), "--to", "masks", "data.uncovered=background"]
+    code, text, errors = intarsia(
+        "data", "convert", root, tmp_path / "masks", "--to", "masks", "data.uncovered=background"
     )
-    assert result.exit_code == 0, result.output
-    assert "lossless" in result.output
+    assert code == 0, errors
+    assert "lossless" in text
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -27,4 +27,4 @@ def refuse_unknown(path: Path) -> None:
         try:
             find_format(Files(path))
         except DataError as other:
-            raise DataError(f"{error}\n{other}") from None
+            raise DataError(f"{error} {other}") from None
