@@ -295,9 +295,9 @@ STEPS = (
     ("intarsia.transforms.pipeline", "draw_window", "draw window and field"),
     ("intarsia.transforms.pipeline", "draw_bend", "draw window and field"),
     ("intarsia.transforms.pipeline", "cut_window", "cut"),
-    ("intarsia.transforms.pipeline", "warp", "mirror, deform and cut, in one"),
-    ("intarsia.transforms.pipeline", "jitter_colour", "to the 0..1 scale, colour"),
-    ("intarsia.transforms.pipeline", "degrade", "blur, noise, JPEG: none drawn"),
+    ("intarsia.transforms.pipeline", "warp_all", "mirror, deform and cut, in one"),
+    ("intarsia.transforms.pipeline", "coloured", "to the 0..1 scale, colour"),
+    ("intarsia.transforms.pipeline", "damaged", "blur, noise, JPEG: none drawn"),
     ("intarsia.transforms.preprocess", "Preprocess.normalise", "normalise, into the batch"),
 )
 """Module, function in it, and what it is called; what a version does not have is passed over."""

@@ -16,6 +16,7 @@ from intarsia.training.feed import Feeder, draw_order
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig
 from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.rare import rare_classes
+from intarsia.transforms.warp_batch import warp_batch
 
 BORDER = Border(10, 5)
 
@@ -60,6 +61,37 @@ def test_samples_are_made_on_the_device_of_the_network(dataset, monkeypatch):
             batch = first(feed, 1)[0]
             assert {part.device.type for part in batch} == {"cuda"}
     assert len(feed._moved) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"cutmix": 0.4, "mosaic": 0.3, "copy_paste": 0.3}, {"blur": 2.0, "noise": 0.1, "degraded": 0.7}],
+    ids=str,
+)
+@pytest.mark.parametrize("preset", ["default", "unet"])
+def test_a_batch_computed_as_one_is_its_samples(dataset, preset, changes, monkeypatch):
+    """The way of a GPU, on the processor."""
+    monkeypatch.setattr(
+        "intarsia.transforms.pipeline.warp_all", lambda given, size, **how: warp_batch(given, size) if given else []
+    )
+    feed = feeder(dataset, border=BORDER, augment=AUGMENTS[preset].replace(changes))
+    together = feed._sampler.draw_all([feed._planned(position) for position in range(6)])
+    monkeypatch.undo()
+    for position, found in enumerate(together):
+        alone = feed._drawn(position)
+        assert (found.mask != alone.mask).float().mean() < 0.003
+        assert ((found.image - alone.image).abs() > 0.02).float().mean() < 0.003
+        assert ((found.weights - alone.weights).abs() > 0.02).float().mean() < 0.003
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_make_whole_batches_for_another_device(dataset, workers, monkeypatch):
+    monkeypatch.setattr("intarsia.training.feed.available_memory", lambda device: 1 << 30)
+    usual = first(feeder(dataset), 3)
+    other = feeder(dataset, device="cpu:0", workers=workers)
+    for ours, theirs in zip(usual, first(other, 3), strict=True):
+        assert torch.allclose(ours.image, theirs.image, atol=1e-4)
+        assert torch.equal(ours.mask, theirs.mask)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

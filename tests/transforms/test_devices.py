@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from intarsia.transforms.geometry import Window
 from intarsia.transforms.mix import cutmix, mosaic
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment
 from intarsia.transforms.preprocess import Preprocess
+from intarsia.transforms.warp import Bend, _plain
+from intarsia.transforms.warp_batch import warp_batch
 
 EVERYTHING = AugmentConfig(
     rotation=30, shear=10, perspective=0.2, elastic=4, turn=True, mirror="both", hue=0.1, blur=2, low_resolution=0.5,
@@ -32,6 +35,31 @@ def test_nothing_is_made_on_another_device(config):
         for sample in (*samples, cutmix(*samples[:2], rng), mosaic(samples, rng)):
             assert {part.device.type for part in sample} == {"cuda"}
             assert Preprocess().normalise(sample.image).device.type == "cuda"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("nodes", [False, True])
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_a_batch_is_its_samples_one_by_one(kind, nodes, weighted):
+    """Of images of several sizes, one of a single row; enlarged, shrunk, turned, hanging over."""
+    drawn, size, given = np.random.default_rng(0), (33, 41), []
+    windows = [
+        Window(3, 4, 33, 41), Window(-9, -7, 60, 90, mirror_columns=True), Window(0, 0, 150, 160, mirror_rows=True),
+        Window(5, 2, 20, 25, quarter_turns=1), Window(-5, -5, 12, 30),
+    ]  # fmt: skip
+    for window, (height, width) in zip(windows, ((50, 60), (40, 70), (200, 190), (36, 36), (1, 30)), strict=True):
+        image = torch.from_numpy(drawn.integers(0, 256, (3, height, width), dtype=np.uint8)).to(kind)
+        mask = torch.from_numpy(drawn.integers(0, 5, (height, width), dtype=np.uint8))
+        weights = torch.from_numpy(drawn.random((height, width), dtype=np.float32)) if weighted else None
+        bend = Bend(13, 5, (0.1, -0.05), drawn.normal(0, 2, (2, 3, 3)) if nodes else None)
+        given.append((image, mask, weights, window, bend))
+    for (image, mask, weights, window, bend), batched in zip(given, warp_batch(given, size), strict=True):
+        alone = _plain(image, mask, window, bend, size, weights)
+        assert (alone[1] != batched[1]).float().mean() < 0.002
+        assert ((alone[0] - batched[0]).abs() > 0.05).float().mean() < 0.002
+        assert (alone[2] is None) == (batched[2] is None) == (weights is None)
+        if weights is not None:
+            assert ((alone[2] - batched[2]).abs() > 1e-3).float().mean() < 0.002
 
 
 def test_the_fake_device_tells_on_mixing():

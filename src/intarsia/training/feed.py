@@ -7,8 +7,8 @@ any restart.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from intarsia.training.store import Mode, Store, bytes_of
 from intarsia.transforms.pipeline import AugmentConfig
 from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.sample import Sample
-from intarsia.transforms.sampling import Loaded, Sampler, classes_looked_for, draw_generator
+from intarsia.transforms.sampling import Loaded, Planned, Sampler, classes_looked_for, draw_generator
 
 AHEAD = 3
 """Batches that threads work on ahead."""
@@ -114,9 +114,12 @@ class Feeder:
 
     def _drawn(self, position: int) -> Sample:
         """The same on the 0..1 scale."""
+        return self._sampler.draw_all([self._planned(position)])[0]
+
+    def _planned(self, position: int) -> Planned:
         epoch, place = divmod(position, len(self.items))
         index = int(self._order(epoch)[place])
-        return self._sampler.draw(index, draw_generator(self.seed, epoch, index))
+        return self._sampler.plan(index, draw_generator(self.seed, epoch, index))
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Batch `first`, `first` + 1, ... without end."""
@@ -126,26 +129,40 @@ class Feeder:
                 yield self.at(number)
                 number += 1
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting: deque[tuple[Batch, list[Future[None]]]] = deque()
+            waiting: deque[Callable[[], Batch]] = deque()
             try:
                 while True:
                     while len(waiting) < AHEAD:
-                        batch = self._empty()
-                        parts = [pool.submit(self._put, batch, index, number) for index in range(self.batch)]
-                        waiting.append((batch, parts))
+                        waiting.append(self._begun(pool, number))
                         number += 1
-                    batch, parts = waiting.popleft()
-                    for part in parts:
-                        part.result()
-                    yield batch
+                    yield waiting.popleft()()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begun(self, pool: ThreadPoolExecutor, number: int) -> Callable[[], Batch]:
+        """A batch that threads work on; the call waits for it."""
+        if self.device != "cpu":
+            return pool.submit(self.at, number).result
+        batch = self._empty()
+        parts = [pool.submit(self._put, batch, index, number) for index in range(self.batch)]
+
+        def wait() -> Batch:
+            for part in parts:
+                part.result()
+            return batch
+
+        return wait
 
     def at(self, number: int) -> Batch:
         """A batch by its number."""
         batch = self._empty()
-        for index in range(self.batch):
-            self._put(batch, index, number)
+        if self.device == "cpu":
+            for index in range(self.batch):
+                self._put(batch, index, number)
+            return batch
+        planned = [self._planned(number * self.batch + index) for index in range(self.batch)]
+        for index, sample in enumerate(self._sampler.draw_all(planned)):  # each call costs there, so all are one
+            self._fill(batch, index, sample)
         return batch
 
     def _empty(self) -> Batch:
@@ -157,7 +174,9 @@ class Feeder:
 
     def _put(self, batch: Batch, index: int, number: int) -> None:
         """A sample of batch `number` into its place."""
-        sample = self._drawn(number * self.batch + index)
+        self._fill(batch, index, self._drawn(number * self.batch + index))
+
+    def _fill(self, batch: Batch, index: int, sample: Sample) -> None:
         self.preprocess.normalise(sample.image, out=batch.image[index])
         batch.mask[index] = sample.mask
         if batch.weights is not None and sample.weights is not None:

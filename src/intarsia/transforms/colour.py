@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,34 +40,70 @@ def jitter_colour(
     Returns:
         The image on the 0..1 scale.
     """
-    brightness, contrast, saturation, gamma = rng.uniform(-1, 1, 4) * strength
+    return coloured(stored_CHW[None], [draw_colour(rng, strength, hue)], bounded=bounded, black=black, white=white)[0]
+
+
+class Colour(NamedTuple):
+    """How the colours of one image change; the default is not at all."""
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    gamma: float = 0.0
+    turn: float = 0.0
+    """Of the hues, a share of the colour circle."""
+
+    def changes(self, channels: int) -> bool:
+        """Whether anything of an image of so many channels changes."""
+        return any(self[:4]) or (self.turn != 0 and channels == 3)
+
+    def matrices(self, channels: int) -> tuple[Tensor, Tensor]:
+        """(C, C) of what differs from the mean, and (C, C) of the mean."""
+        matrix, hues = torch.eye(channels) * (1 + self.contrast), torch.eye(channels)
+        if channels == 3:
+            keep = 1 + max(-1.0, 2 * self.saturation)
+            grey = torch.tensor(GREY).expand(3, 3)
+            matrix = (1 + self.contrast) * (keep * torch.eye(3) + (1 - keep) * grey)
+            if self.turn:
+                hues = hue_matrix(self.turn)
+                matrix = matrix @ hues
+        return matrix, hues
+
+
+def draw_colour(rng: np.random.Generator, strength: float, hue: float = 0.0) -> Colour:
+    """Uniform up to `strength` and `hue` either way; four numbers are drawn, and a fifth if `hue` is not 0."""
+    brightness, contrast, saturation, gamma = (rng.uniform(-1, 1, 4) * strength).tolist()
     turn = float(rng.uniform(-hue, hue)) if hue else 0.0
-    channels = stored_CHW.shape[0]
-    turned = turn != 0 and channels == 3
-    if strength == 0 and not turned:
-        return (stored_CHW - black).div_(white - black)
-    matrix = torch.eye(channels) * (1 + contrast)
-    if channels == 3:
-        keep = 1 + max(-1.0, 2 * saturation)
-        grey = torch.tensor(GREY).expand(3, 3)
-        matrix = (1 + contrast) * (keep * torch.eye(3) + (1 - keep) * grey)
-    matrix = matrix.to(stored_CHW.device)
-    black_C1, span_C1 = (stored_CHW.new_zeros(channels, 1, 1).add_(each)[..., 0] for each in (black, white - black))
-    mean_C1 = (stored_CHW.mean(dim=(1, 2))[:, None] - black_C1) / span_C1
-    kept_C1 = mean_C1
-    if turned:
-        hues = hue_matrix(turn).to(stored_CHW.device)
-        matrix, kept_C1 = matrix @ hues, hues @ mean_C1
+    return Colour(brightness, contrast, saturation, gamma, turn)
+
+
+def coloured(
+    stored_NCHW: Tensor,
+    colours: Sequence[Colour],
+    *,
+    bounded: bool = True,
+    black: Tensor | float = 0.0,
+    white: Tensor | float = 1.0,
+) -> Tensor:
+    """Images on the 0..1 scale, each with its colours changed: `jitter_colour` of a batch, on any device."""
+    count, channels = stored_NCHW.shape[:2]
+    if not any(colour.changes(channels) for colour in colours):
+        return (stored_NCHW - black).div_(white - black)
+    pairs = [colour.matrices(channels) for colour in colours]
+    matrix, hues = (torch.stack(each).to(stored_NCHW.device) for each in zip(*pairs, strict=True))
+    black_C1, span_C1 = (stored_NCHW.new_zeros(channels, 1, 1).add_(each)[..., 0] for each in (black, white - black))
+    mean_NC1 = (stored_NCHW.mean(dim=(2, 3))[..., None] - black_C1) / span_C1
+    brightness = stored_NCHW.new_tensor([colour.brightness for colour in colours])[:, None, None]
     scaled = matrix / span_C1.T
-    offset_C1 = kept_C1 + brightness - matrix @ mean_C1 - scaled @ black_C1
-    mixed = torch.addmm(offset_C1, scaled, stored_CHW.reshape(channels, -1)).reshape(stored_CHW.shape)
-    power = math.exp(gamma * 0.5)
+    offset_NC1 = hues @ mean_NC1 + brightness - matrix @ mean_NC1 - scaled @ black_C1
+    mixed = torch.baddbmm(offset_NC1, scaled, stored_NCHW.reshape(count, channels, -1)).reshape(stored_NCHW.shape)
+    power = stored_NCHW.new_tensor([math.exp(colour.gamma * 0.5) for colour in colours])[:, None, None, None]
     if bounded:
         return _powered(mixed.clamp_(max=1), power)
     return _powered(mixed.clone(), power).add_(mixed.clamp_(max=0))
 
 
-def _powered(x: Tensor, power: float) -> Tensor:
+def _powered(x: Tensor, power: Tensor) -> Tensor:
     """x^power, 0 below 0, in place: five times as fast as pow, to 1e-6. Logarithms of 0 are slow: 1e-20 stands for it."""
     return x.clamp_(min=1e-20).log_().mul_(power).exp_()
 

@@ -6,6 +6,7 @@ Shapes and float32 stay, with any number of channels and from 1 x 1 pixels on; t
 from __future__ import annotations
 
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,18 +42,58 @@ def degrade(
         bounded: whether 0..1 is all there can be, as in 8 bits: noise beyond it is cut.
     """
 
+    drawn = draw_damage(
+        rng, tuple(unit_CHW.shape), blur=blur, low_resolution=low_resolution, noise=noise, jpeg=jpeg, share=share
+    )
+    return damaged(unit_CHW, drawn, bounded=bounded)
+
+
+class Damage(NamedTuple):
+    """What is done to one image; None: not that."""
+
+    blur: float | None = None
+    low_resolution: float | None = None
+    noise: tuple[NDArray[np.float32], float] | None = None
+    """(C, h, w) Gaussian numbers of deviation 1, and the deviation they get."""
+    jpeg: int | None = None
+
+
+def draw_damage(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    *,
+    blur: float = 0.0,
+    low_resolution: float = 1.0,
+    noise: float = 0.0,
+    jpeg: int | None = None,
+    share: float = 1.0,
+) -> Damage:
+    """As `degrade` draws it, for an image of (C, h, w) = `shape`."""
+
     def strikes() -> bool:
         return share > 0 and rng.random() < share
 
-    if blur > 0 and strikes():
-        unit_CHW = gaussian_blur(unit_CHW, float(rng.uniform(0, blur)))
-    if low_resolution < 1 and strikes():
-        unit_CHW = lower_resolution(unit_CHW, float(rng.uniform(low_resolution, 1)))
+    sigma = float(rng.uniform(0, blur)) if blur > 0 and strikes() else None
+    factor = float(rng.uniform(low_resolution, 1)) if low_resolution < 1 and strikes() else None
+    added = None
     if noise > 0 and strikes():
-        noisy = add_noise(unit_CHW, rng, float(rng.uniform(0, noise)))
+        std = float(rng.uniform(0, noise))
+        added = rng.standard_normal(shape, dtype=np.float32), std
+    quality = int(rng.integers(jpeg, 101)) if jpeg is not None and strikes() else None
+    return Damage(sigma, factor, added, quality)
+
+
+def damaged(unit_CHW: Tensor, damage: Damage, *, bounded: bool = True) -> Tensor:
+    """The image after what was drawn."""
+    if damage.blur is not None:
+        unit_CHW = gaussian_blur(unit_CHW, damage.blur)
+    if damage.low_resolution is not None:
+        unit_CHW = lower_resolution(unit_CHW, damage.low_resolution)
+    if damage.noise is not None:
+        noisy = add_noise(unit_CHW, *damage.noise)
         unit_CHW = noisy.clamp_(0, 1) if bounded else noisy
-    if jpeg is not None and strikes():
-        unit_CHW = compress_jpeg(unit_CHW, int(rng.integers(jpeg, 101)))
+    if damage.jpeg is not None:
+        unit_CHW = compress_jpeg(unit_CHW, damage.jpeg)
     return unit_CHW
 
 
@@ -93,16 +134,15 @@ def lower_resolution(unit_CHW: Tensor, factor: float) -> Tensor:
     return resize_image(resize_image(unit_CHW, scaled_size(height, width, factor)), (height, width))
 
 
-def add_noise(unit_CHW: Tensor, rng: np.random.Generator, std: float) -> Tensor:
-    """x + std n, n Gaussian, by itself in each pixel and channel.
+def add_noise(unit_CHW: Tensor, numbers_CHW: NDArray[np.float32], std: float) -> Tensor:
+    """x + std n.
 
     Args:
         unit_CHW: any values, float32.
-        rng: a number for each value is drawn from it.
+        numbers_CHW: n, Gaussian of deviation 1, by itself in each pixel and channel.
         std: on the 0..1 scale.
     """
-    noise = torch.from_numpy(rng.standard_normal(tuple(unit_CHW.shape), dtype=np.float32))
-    return noise.to(unit_CHW.device).mul_(std).add_(unit_CHW)
+    return torch.from_numpy(numbers_CHW).to(unit_CHW.device).mul(std).add_(unit_CHW)
 
 
 def compress_jpeg(unit_CHW: Tensor, quality: int) -> Tensor:

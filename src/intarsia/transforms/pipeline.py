@@ -14,22 +14,25 @@ nnU-Net's noise has a deviation of up to 0.1 in images of deviation 1; of photog
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from intarsia.config import NamedConfig
+from intarsia.images.ranges import BYTES
 from intarsia.registry import Registry
-from intarsia.transforms.colour import jitter_colour
-from intarsia.transforms.degrade import degrade
-from intarsia.transforms.geometry import cut_weights, cut_window, draw_window
+from intarsia.transforms.colour import Colour, coloured, draw_colour
+from intarsia.transforms.degrade import Damage, damaged, draw_damage
+from intarsia.transforms.geometry import Window, cut_weights, cut_window, draw_window
 from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.rare import draw_place
 from intarsia.transforms.sample import Sample
-from intarsia.transforms.warp import draw_bend, warp
+from intarsia.transforms.warp import Bend, draw_bend
+from intarsia.transforms.warp_batch import warp_all
 
 
 class AugmentConfig(NamedConfig):
@@ -154,10 +157,42 @@ def augment(
         weights_HW: float32 weights of the pixels, the same size; what is drawn does not depend on them.
         places_n3: class, row and column of pixels of rare classes, which a share of the windows looks at.
     """
-    cubic, reflect = config.interpolation == "bicubic", config.outside == "reflect"
+    plan = draw_plan((image_CHW.shape[0], *mask_HW.shape), size, config, rng, places_n3)
+    return apply_plans([Part(image_CHW, mask_HW, weights_HW, plan)], size, config, preprocess)[0]
+
+
+class Plan(NamedTuple):
+    """All that is drawn for a sample."""
+
+    window: Window
+    bend: Bend | None
+    colour: Colour
+    damage: Damage
+
+
+class Part(NamedTuple):
+    """A whole image and what is to become of it."""
+
+    image: Tensor
+    """(C, H, W) stored values"""
+    mask: Tensor
+    """(H, W) uint8"""
+    weights: Tensor | None
+    """(H, W) float32"""
+    plan: Plan
+
+
+def draw_plan(
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    places_n3: Tensor | None = None,
+) -> Plan:
+    """What `augment` draws for an image of (C, H, W) = `shape`."""
     looks = config.focus > 0 and rng.random() < config.focus
     window = draw_window(
-        (mask_HW.shape[0], mask_HW.shape[1]),
+        (shape[1], shape[2]),
         size,
         rng,
         zoom=config.zoom,
@@ -167,6 +202,7 @@ def augment(
         shift=config.shift,
         middle=draw_place(places_n3, rng) if looks else None,
     )
+    bend = None
     if config.bends and (config.bent == 1 or rng.random() < config.bent):
         bend = draw_bend(
             rng,
@@ -176,23 +212,46 @@ def augment(
             elastic=config.elastic,
             grid=config.elastic_grid,
         )
-        image, mask, weights = warp(image_CHW, mask_HW, window, bend, size, weights_HW, cubic=cubic, reflect=reflect)
-    else:
-        image, mask = cut_window(image_CHW, mask_HW, window, size, cubic=cubic, reflect=reflect)
-        weights = None if weights_HW is None else cut_weights(weights_HW, window, size, reflect=reflect)
-    bounded = preprocess.value_range == (0.0, 255.0)
-    black, white = preprocess.bounds(image.device)
-    coloured = jitter_colour(
-        image.float(), rng, config.colour, hue=config.hue, bounded=bounded, black=black, white=white
-    )
-    degraded = degrade(
-        coloured,
+    colour = draw_colour(rng, config.colour, config.hue)
+    damage = draw_damage(
         rng,
+        (shape[0], *size),
         blur=config.blur,
         low_resolution=config.low_resolution,
         noise=config.noise,
         jpeg=config.jpeg,
         share=config.degraded,
-        bounded=bounded,
     )
-    return Sample(degraded, mask, weights)
+    return Plan(window, bend, colour, damage)
+
+
+def apply_plans(
+    parts: Sequence[Part], size: tuple[int, int], config: AugmentConfig, preprocess: Preprocess
+) -> list[Sample]:
+    """The samples of several images together: fields and colours are computed for all at once where that is faster."""
+    cubic, reflect = config.interpolation == "bicubic", config.outside == "reflect"
+    bent = [part for part in parts if part.plan.bend is not None]
+    warped = iter(
+        warp_all(
+            [(part.image, part.mask, part.weights, part.plan.window, part.plan.bend or Bend()) for part in bent],
+            size,
+            cubic=cubic,
+            reflect=reflect,
+        )
+    )
+    cut = []
+    for image, mask, weights, plan in parts:
+        if plan.bend is not None:
+            cut.append(next(warped))
+            continue
+        here = cut_window(image, mask, plan.window, size, cubic=cubic, reflect=reflect)
+        cut.append((*here, None if weights is None else cut_weights(weights, plan.window, size, reflect=reflect)))
+    black, white = preprocess.bounds(parts[0].image.device)
+    bounded = preprocess.value_range == BYTES
+    stored = cut[0][0][None] if len(cut) == 1 else torch.stack([image for image, _, _ in cut])
+    colours = [part.plan.colour for part in parts]
+    units = coloured(stored.float(), colours, bounded=bounded, black=black, white=white)
+    return [
+        Sample(damaged(unit, part.plan.damage, bounded=bounded), mask, weights)
+        for unit, part, (_, mask, weights) in zip(units, parts, cut, strict=True)
+    ]

@@ -176,7 +176,7 @@ def _plain(
     nearest = row.clamp(0, image_size[0] - 1) * image_size[1] + column.clamp(0, image_size[1] - 1)
     outside = mask_HW.new_tensor(IGNORE)
     mask = torch.where(inside, mask_HW.reshape(-1)[nearest], outside)
-    part, start, scale = _antialiased(image_CHW, matrix, bend, window, size)
+    part, start, scale = antialiased(image_CHW, matrix, bend, window, size)
     shifted = (at_2hw - at_2hw.new_tensor(start)[:, None, None]) * at_2hw.new_tensor(scale)[:, None, None]
     image = (_cubically_sampled if cubic else _sampled)(part, shifted.float())
     weights = None
@@ -193,7 +193,7 @@ def _back(index: Tensor, side: int) -> Tensor:
     return torch.minimum(position, period - position) if side > 1 else torch.zeros_like(index)
 
 
-def _antialiased(
+def antialiased(
     image_CHW: Tensor, matrix: NDArray[np.float64], bend: Bend, window: Window, size: tuple[int, int]
 ) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
     """The part that is looked at, not finer than the result; its start in the image and its scale."""
@@ -294,7 +294,7 @@ def _compiled(
 ) -> Warped:
     """By warp.c."""
     matrix = homography(window, size, bend)
-    part, start, scale = _antialiased(image_CHW, matrix, bend, window, size)
+    part, start, scale = antialiased(image_CHW, matrix, bend, window, size)
     mask_HW = mask_HW.contiguous()
     planes = None if weights_HW is None else weights_HW.float().contiguous()
     nodes = None if bend.nodes is None else np.ascontiguousarray(bend.nodes, np.float64)
