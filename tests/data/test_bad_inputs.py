@@ -22,6 +22,7 @@ from intarsia.errors import DataError, FileError
 from intarsia.images.files import read_image, read_mask
 from intarsia.progress import Silent
 from tests.conftest import write
+from tests.images.png import chunk, deep_png
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -53,21 +54,9 @@ def bytes_of(array, fmt, **options):
     return buffer.getvalue()
 
 
-def chunk(kind, body):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 def png(width, height, *, bits=8, data=b""):
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
-def deep_png(pixels):
-    """16 bits a channel, written without a codec."""
-    height, width = pixels.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6, 2: 4}[pixels.shape[2]], 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def write_tiff(path, pixels):

@@ -1,7 +1,5 @@
 """Images of any number of bands and any kind of number: every value as stored, and never a band left out in silence."""
 
-import struct
-import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -13,6 +11,7 @@ from PIL import Image
 
 from intarsia.errors import FileError
 from intarsia.images.files import read_image, read_mask
+from tests.images.png import deep_png
 
 RNG = np.random.default_rng(0)
 FIVE = RNG.integers(0, 256, (20, 30, 5), dtype=np.uint8)
@@ -153,17 +152,6 @@ def test_an_image_without_any_value_is_read(tmp_path):
     decoded = read_image(saved(tmp_path / "x.tif", np.full((4, 5), np.nan, np.float32)))
     assert decoded.nodata.all()
     assert (decoded.pixels == 0).all()
-
-
-def chunk(kind, body):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def deep_png(pixels):
-    height, width, channels = pixels.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

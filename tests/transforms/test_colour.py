@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from intarsia.transforms.colour import hue_matrix, jitter_colour
+from intarsia.transforms.colour import hue_matrix
 from intarsia.transforms.pipeline import AugmentConfig, augment
 from intarsia.transforms.preprocess import Preprocess
+from tests.transforms.alone import jitter_colour
 
 GREY = np.array([0.299, 0.587, 0.114])
 STILL = AugmentConfig(zoom=(1, 1), aspect=1, mirror="none", colour=0)

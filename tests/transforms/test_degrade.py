@@ -7,9 +7,10 @@ from scipy import ndimage, stats
 
 from intarsia.errors import ConfigError
 from intarsia.transforms import degrade as module
-from intarsia.transforms.degrade import add_noise, compress_jpeg, degrade, gaussian_blur, lower_resolution
+from intarsia.transforms.degrade import add_noise, compress_jpeg, gaussian_blur, lower_resolution
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment
 from intarsia.transforms.preprocess import Preprocess
+from tests.transforms.alone import degrade
 
 ALL = {"blur": 2.0, "low_resolution": 0.4, "noise": 0.1, "jpeg": 30}
 EACH = [{name: value} for name, value in ALL.items()]

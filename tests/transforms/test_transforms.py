@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from intarsia.classes import IGNORE
-from intarsia.transforms.colour import jitter_colour
 from intarsia.transforms.geometry import Window, cut_weights, cut_window, draw_window
 from intarsia.transforms.pipeline import AugmentConfig, augment
 from intarsia.transforms.preprocess import Preprocess, resize_mask, to_channels
+from tests.transforms.alone import jitter_colour
 
 STILL = AugmentConfig(zoom=(1, 1), aspect=1, mirror="none", colour=0)
 PLAIN = Preprocess(channels=3)

@@ -11,7 +11,7 @@ from intarsia.recipes.recipe import load_recipe
 from intarsia.transforms.geometry import Window, cut_weights, cut_window, draw_window
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment, resolve_augment
 from intarsia.transforms.preprocess import Preprocess
-from intarsia.transforms.warp import LIBRARY, Bend, displacement, draw_bend, homography, places, warp
+from intarsia.transforms.warp import LIBRARY, Bend, displacement, draw_bend, fields, homography, warp
 from tests.both_forms import both_forms
 
 WHOLE = Window(0, 0, 36, 50)
@@ -107,7 +107,7 @@ def test_elastic_displacements_are_those_of_the_paper():
     corners = torch.stack(
         torch.meshgrid(torch.tensor([0.0, 30.5, 61.0]), torch.tensor([0.0, 40.5, 81.0]), indexing="ij")
     )
-    found = displacement(torch.from_numpy(nodes[0]), corners.double(), size)
+    found = displacement(torch.from_numpy(nodes[0])[None], corners.double()[None], torch.tensor([size]))[0]
     assert found.numpy() == pytest.approx(nodes[0], abs=1e-6)
 
 
@@ -143,7 +143,7 @@ def test_elastic_of_no_strength_and_no_bend_draw_nothing():
 
 def test_perspective_enlarges_one_end():
     matrix = homography(WHOLE, (36, 50), Bend(perspective=(0.5, 0.0)))
-    at = places(matrix, None, (36, 50), (36, 50))
+    at = fields(matrix[None], [None], torch.tensor([(36, 50)]), (36, 50))[0]
     top, bottom = (float(at[1, row, -1] - at[1, row, 0]) for row in (0, -1))
     assert top > 1.4 * bottom
     assert float(at[:, 17:19, 24:26].mean(dim=(1, 2))[0]) == pytest.approx(18, abs=0.2)
@@ -275,7 +275,7 @@ def test_bicubic_gives_quadratics_exactly():
     quadratic = (0.3 * row**2 - 0.2 * row * column + 0.1 * column**2 + row - 5)[None]
     mask = torch.zeros(40, 50, dtype=torch.uint8)
     window, bend, size = Window(10, 12, 20, 24), Bend(rotation=20), (20, 24)
-    at = places(homography(window, size, bend), None, (40, 50), size) - 0.5
+    at = fields(homography(window, size, bend)[None], [None], torch.tensor([(40, 50)]), size)[0] - 0.5
     expected = 0.3 * at[0] ** 2 - 0.2 * at[0] * at[1] + 0.1 * at[1] ** 2 + at[0] - 5
     found = warp(quadratic, mask, window, bend, size, cubic=True)[0][0]
     assert torch.allclose(found, expected, atol=1e-2)

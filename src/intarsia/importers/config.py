@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from intarsia.classes import ClassTable
-from intarsia.data.assemble import Reading, SourceConfig, counts_in_words, notes_on, reading_of
+from intarsia.data.assemble import Reading, SourceConfig
 from intarsia.data.base import DATASETS
-from intarsia.data.checks import FolderProblems, Problem, check_files, check_values
-from intarsia.data.hashes import check_hashes
+from intarsia.data.checks import FolderProblems, Problem
 from intarsia.data.layout import Layout, Pair, apply_split_file
+from intarsia.data.published.base import sound_reading
 from intarsia.data.published.convert import Converter
 from intarsia.data.scan import ScannedPair, scan
 from intarsia.errors import ConfigError, DataError
@@ -76,13 +76,8 @@ class AnnotationsConfig(SourceConfig):
         layout.pairs.sort(key=lambda pair: (pair.split or "", pair.name))
         scanned = scan(files.folder, layout.pairs, progress, self.bands)
         table = self._table(root, project, scanned)
-        findings = check_files(layout, scanned, files.folder, skip_unlabelled=False)
-        check_hashes(findings, scanned, files.folder)
-        check_values(findings, scanned, table)
-        if findings.problems:
-            raise FolderProblems(root, counts_in_words(layout), findings.problems)
-        notes = [*self._notes(project, facts), *layout.notes, *notes_on(layout, scanned, findings)]
-        return reading_of(files.folder, layout, scanned, self.bands, table, project.format, notes)
+        layout.notes[:0] = self._notes(project, facts)
+        return sound_reading(files.folder, layout, scanned, self.bands, table, project.format, called=root)
 
     def _project(self, files: Files) -> Project:
         """The export, with images of the folder that was named.

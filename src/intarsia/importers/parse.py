@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -13,6 +14,8 @@ MOST_BYTES = 2 << 30
 """Of an annotation file."""
 MOST_DEPTH = 64
 """Of brackets within brackets in JSON."""
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+"""A string of JSON, so that what stands in it is passed over; or a bracket."""
 
 
 def read_json(path: Path) -> Any:
@@ -23,16 +26,13 @@ def read_json(path: Path) -> Any:
     """
     text = _text(path)
     depth = most = 0
-    in_string = escaped = False
-    for letter in text if len(text) < 1 << 16 else ():  # of a large file the parser's own limit is relied on
-        if in_string:
-            escaped, in_string = letter == "\\" and not escaped, letter != '"' or escaped
-        elif letter == '"':
-            in_string = True
-        elif letter in "[{":
+    for token in _TOKEN.finditer(
+        text if len(text) < 1 << 16 else ""
+    ):  # of a large file the parser's own limit is relied on
+        if (letter := token[0]) in ("[", "{"):
             depth += 1
             most = max(most, depth)
-        elif letter in "]}":
+        elif letter in ("]", "}"):
             depth -= 1
     if most > MOST_DEPTH:
         raise FileError(path, "E_JSON", f"nests brackets more than {MOST_DEPTH} deep")

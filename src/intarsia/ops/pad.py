@@ -20,10 +20,15 @@ def mirror_index(size: int, before: int, after: int, device: torch.device | None
 
     size 3, before 2, after 3: [2, 1, 0, 1, 2, 1, 0, 1] (the border itself is not doubled).
     """
+    return mirrored(torch.arange(-before, size + after, device=device), size)
+
+
+def mirrored(index: Tensor, size: int) -> Tensor:
+    """Whole numbers of any place mirrored at the first and last pixel of a side, so that all lie on it."""
     if size == 1:
-        return torch.zeros(before + 1 + after, dtype=torch.long, device=device)
+        return torch.zeros_like(index)
     period = 2 * (size - 1)
-    position = torch.arange(-before, size + after, device=device) % period
+    position = index % period
     return torch.minimum(position, period - position)
 
 

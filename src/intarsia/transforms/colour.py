@@ -14,35 +14,6 @@ GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in the grey of a colour (ITU-R BT.601)."""
 
 
-def jitter_colour(
-    stored_CHW: Tensor,
-    rng: np.random.Generator,
-    strength: float,
-    *,
-    hue: float = 0.0,
-    bounded: bool = True,
-    black: Tensor | float = 0.0,
-    white: Tensor | float = 1.0,
-) -> Tensor:
-    """Brightness and contrast by up to `strength`, saturation by up to twice that (RGB only), gamma by up to half.
-
-    x -> clip(c S H (x - m) + H m + b, 0, 1)^g of x on the 0..1 scale, S the saturation matrix, H the hue's, m the image's
-    mean. A strength of 0 with a hue of 0 changes nothing.
-
-    Args:
-        stored_CHW: float image.
-        rng: four numbers are drawn from it, and a fifth if `hue` is not 0.
-        strength: 0..1.
-        hue: largest turn, a share of the colour circle, either way; RGB only.
-        bounded: whether 0..1 is all there can be, as in 8 bits. False cuts nothing: x^g from 0 on, x below it.
-        black, white: values that become 0 and 1, numbers or (C, 1, 1).
-
-    Returns:
-        The image on the 0..1 scale.
-    """
-    return coloured(stored_CHW[None], [draw_colour(rng, strength, hue)], bounded=bounded, black=black, white=white)[0]
-
-
 class Colour(NamedTuple):
     """How the colours of one image change; the default is not at all."""
 
@@ -71,7 +42,12 @@ class Colour(NamedTuple):
 
 
 def draw_colour(rng: np.random.Generator, strength: float, hue: float = 0.0) -> Colour:
-    """Uniform up to `strength` and `hue` either way; four numbers are drawn, and a fifth if `hue` is not 0."""
+    """Uniform, either way; four numbers are drawn, and a fifth if `hue` is not 0.
+
+    Args:
+        strength: 0..1, of brightness and contrast; of saturation twice that (RGB only), of gamma half.
+        hue: largest turn, a share of the colour circle (RGB only).
+    """
     brightness, contrast, saturation, gamma = (rng.uniform(-1, 1, 4) * strength).tolist()
     turn = float(rng.uniform(-hue, hue)) if hue else 0.0
     return Colour(brightness, contrast, saturation, gamma, turn)
@@ -85,7 +61,17 @@ def coloured(
     black: Tensor | float = 0.0,
     white: Tensor | float = 1.0,
 ) -> Tensor:
-    """Images on the 0..1 scale, each with its colours changed: `jitter_colour` of a batch, on any device."""
+    """Images on the 0..1 scale, each with its colours changed, on any device.
+
+    x -> clip(c S H (x - m) + H m + b, 0, 1)^g of x on the 0..1 scale, S the saturation matrix, H the hue's, m the image's
+    mean, b the brightness, c = 1 + contrast, g = exp(gamma / 2).
+
+    Args:
+        stored_NCHW: float images.
+        colours: of each; the default changes nothing.
+        bounded: whether 0..1 is all there can be, as in 8 bits. False cuts nothing: x^g from 0 on, x below it.
+        black, white: values that become 0 and 1, numbers or (C, 1, 1).
+    """
     count, channels = stored_NCHW.shape[:2]
     if not any(colour.changes(channels) for colour in colours):
         return (stored_NCHW - black).div_(white - black)

@@ -18,36 +18,6 @@ from intarsia.ops.pad import mirror_index
 from intarsia.transforms.preprocess import resize_image, scaled_size
 
 
-def degrade(
-    unit_CHW: Tensor,
-    rng: np.random.Generator,
-    *,
-    blur: float = 0.0,
-    low_resolution: float = 1.0,
-    noise: float = 0.0,
-    jpeg: int | None = None,
-    share: float = 1.0,
-    bounded: bool = True,
-) -> Tensor:
-    """Blur, low resolution, noise, JPEG, in the order of a camera; each with probability `share`, its strength uniform.
-
-    What is off (a default, or a share of 0) draws nothing from `rng`.
-
-    Args:
-        unit_CHW: image on the 0..1 scale; not changed.
-        blur: largest sigma, in pixels.
-        low_resolution: least factor on both sides, in (0, 1].
-        noise: largest standard deviation.
-        jpeg: least quality, 1..100; None: never.
-        bounded: whether 0..1 is all there can be, as in 8 bits: noise beyond it is cut.
-    """
-
-    drawn = draw_damage(
-        rng, tuple(unit_CHW.shape), blur=blur, low_resolution=low_resolution, noise=noise, jpeg=jpeg, share=share
-    )
-    return damaged(unit_CHW, drawn, bounded=bounded)
-
-
 class Damage(NamedTuple):
     """What is done to one image; None: not that."""
 
@@ -68,7 +38,17 @@ def draw_damage(
     jpeg: int | None = None,
     share: float = 1.0,
 ) -> Damage:
-    """As `degrade` draws it, for an image of (C, h, w) = `shape`."""
+    """Blur, low resolution, noise, JPEG, in the order of a camera; each with probability `share`, its strength uniform.
+
+    What is off (a default, or a share of 0) draws nothing.
+
+    Args:
+        shape: (C, h, w) of the image.
+        blur: largest sigma, in pixels.
+        low_resolution: least factor on both sides, in (0, 1].
+        noise: largest standard deviation.
+        jpeg: least quality, 1..100; None: never.
+    """
 
     def strikes() -> bool:
         return share > 0 and rng.random() < share
@@ -84,7 +64,11 @@ def draw_damage(
 
 
 def damaged(unit_CHW: Tensor, damage: Damage, *, bounded: bool = True) -> Tensor:
-    """The image after what was drawn."""
+    """The image on the 0..1 scale after what was drawn; the one given is not changed.
+
+    Args:
+        bounded: whether 0..1 is all there can be, as in 8 bits: noise beyond it is cut.
+    """
     if damage.blur is not None:
         unit_CHW = gaussian_blur(unit_CHW, damage.blur)
     if damage.low_resolution is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from torch.nn import functional as F
 
 from intarsia.classes import IGNORE
 from intarsia.compiled import Compiled, Unfit
+from intarsia.ops.pad import mirrored
 from intarsia.transforms.geometry import Window
 from intarsia.transforms.preprocess import resize_image
 
@@ -97,32 +99,41 @@ def homography(window: Window, size: tuple[int, int], bend: Bend) -> NDArray[np.
     return matrix
 
 
-def places(
-    matrix: NDArray[np.float64],
-    nodes: NDArray[np.float64] | None,
-    image_size: tuple[int, int],
+def fields(
+    matrices: NDArray[np.float64],
+    nodes: Sequence[NDArray[np.float64] | None],
+    sides_N2: Tensor,
     size: tuple[int, int],
-    device: torch.device | None = None,
 ) -> Tensor:
-    """(2, h, w) float32 row and column in the image that each pixel of the result looks at."""
+    """(N, 2, h, w) float32 row and column in each image that each pixel of its result looks at.
+
+    Args:
+        matrices: (N, 3, 3), of `homography`.
+        nodes: displacements of each, or None for all.
+        sides_N2: height and width of each image; the result is on its device.
+        size: (height, width) of the results.
+    """
+    device = sides_N2.device
+    lines = torch.from_numpy(matrices).to(device)[..., None, None]
     rows = torch.arange(size[0], dtype=torch.float64, device=device)[:, None] + 0.5
     columns = torch.arange(size[1], dtype=torch.float64, device=device) + 0.5
-    row, column, over = (line[0] * rows + line[1] * columns + line[2] for line in matrix.tolist())
-    found = torch.stack((row / over, column / over))
-    if nodes is not None:
-        found += displacement(torch.from_numpy(nodes).to(found.device), found, image_size)
-    return found.float()
+    found = lines[:, :, 0] * rows + lines[:, :, 1] * columns + lines[:, :, 2]
+    places_N2hw = found[:, :2] / found[:, 2:]
+    drawn = [each for each in nodes if each is not None]
+    if drawn:
+        bends_N2nm = torch.from_numpy(np.stack(drawn)).to(device)
+        places_N2hw = places_N2hw + displacement(bends_N2nm, places_N2hw, sides_N2)
+    return places_N2hw.float()
 
 
-def displacement(nodes_2nm: Tensor, places_2hw: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """(2, h, w) the displacement at places of the image: bicubic through the nodes, that of the border beyond it."""
-    extent = places_2hw.new_tensor(image_size)[:, None, None]
-    at_2hw = (2 * places_2hw / extent - 1).clamp(-1, 1)
-    at_hw2 = torch.stack((at_2hw[1], at_2hw[0]), dim=-1)
+def displacement(nodes_N2nm: Tensor, places_N2hw: Tensor, sides_N2: Tensor) -> Tensor:
+    """(N, 2, h, w) the displacements at places of images: bicubic through the nodes, those of the border beyond it."""
+    at = (2 * places_N2hw / sides_N2[..., None, None] - 1).clamp(-1, 1)
+    on_Nhw2 = torch.stack((at[:, 1], at[:, 0]), dim=-1)
     found: Tensor = F.grid_sample(
-        nodes_2nm[None].to(places_2hw), at_hw2[None], mode="bicubic", padding_mode="border", align_corners=True
+        nodes_N2nm.to(on_Nhw2), on_Nhw2, mode="bicubic", padding_mode="border", align_corners=True
     )
-    return found[0]
+    return found
 
 
 def warp(
@@ -168,10 +179,11 @@ def _plain(
     """On any device, in torch."""
     image_size = (mask_HW.shape[0], mask_HW.shape[1])
     matrix = homography(window, size, bend)
-    at_2hw = places(matrix, bend.nodes, image_size, size, mask_HW.device)
+    sides_N2 = torch.tensor([image_size], device=mask_HW.device)
+    at_2hw = fields(matrix[None], [bend.nodes], sides_N2, size)[0]
     row, column = at_2hw.floor().long()
     if reflect:
-        row, column = (_back(index, side) for index, side in zip((row, column), image_size, strict=True))
+        row, column = (mirrored(index, side) for index, side in zip((row, column), image_size, strict=True))
     inside = (row >= 0) & (row < image_size[0]) & (column >= 0) & (column < image_size[1])
     nearest = row.clamp(0, image_size[0] - 1) * image_size[1] + column.clamp(0, image_size[1] - 1)
     outside = mask_HW.new_tensor(IGNORE)
@@ -184,13 +196,6 @@ def _plain(
         found = _sampled(weights_HW[None], at_2hw)[0]
         weights = torch.where(inside, found, 0)
     return image, mask, weights
-
-
-def _back(index: Tensor, side: int) -> Tensor:
-    """Indices mirrored at the first and the last pixel, so that all lie on the side."""
-    period = max(1, 2 * (side - 1))
-    position = index % period
-    return torch.minimum(position, period - position) if side > 1 else torch.zeros_like(index)
 
 
 def antialiased(
@@ -236,10 +241,10 @@ def _cubically_sampled(image_CHW: Tensor, at_2hw: Tensor) -> Tensor:
     (along_rows, along_columns), (top, left) = (_keys(places_2hw - first), first.long())
     found = flat.new_zeros(channels, *top.shape)
     for down in range(4):
-        row = _back(top + down - 1, height) * width
+        row = mirrored(top + down - 1, height) * width
         line = flat.new_zeros(channels, *top.shape)
         for across in range(4):
-            line += flat[:, row + _back(left + across - 1, width)] * along_columns[across]
+            line += flat[:, row + mirrored(left + across - 1, width)] * along_columns[across]
         found += line * along_rows[down]
     return found
 

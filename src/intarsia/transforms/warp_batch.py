@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from intarsia.classes import IGNORE
 from intarsia.transforms.geometry import Window
-from intarsia.transforms.warp import Bend, Warped, antialiased, homography, warp
+from intarsia.transforms.warp import Bend, Warped, antialiased, fields, homography, warp
 
 Given = tuple[Tensor, Tensor, Tensor | None, Window, Bend]
 """Image (C, H, W), mask (H, W), weights (H, W) or None, and what is to be done to them."""
@@ -41,7 +39,7 @@ def warp_batch(given: Sequence[Given], size: tuple[int, int]) -> list[Warped]:
     device = masks[0].device
     matrices = np.stack([homography(window, size, bend) for window, bend in zip(windows, bends, strict=True)])
     sides = torch.tensor([tuple(mask.shape) for mask in masks], device=device)
-    at = _fields(matrices, [bend.nodes for bend in bends], sides, size)
+    at = fields(matrices, [bend.nodes for bend in bends], sides, size)
     row, column = at.floor().long().unbind(1)
     height, width = (sides[:, axis, None, None] for axis in (0, 1))
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
@@ -59,25 +57,6 @@ def warp_batch(given: Sequence[Given], size: tuple[int, int]) -> list[Warped]:
     planes = _looked_up([each[None] for each in weights if each is not None], at)[0]
     weighed = torch.where(inside, planes, 0)
     return [(pixels[:, n], classes[n], weighed[n]) for n in range(len(given))]
-
-
-def _fields(
-    matrices: NDArray[np.float64], nodes: Sequence[NDArray[np.float64] | None], sides_N2: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """(N, 2, h, w) float32 row and column in each image: `places` of a batch."""
-    device = sides_N2.device
-    lines = torch.from_numpy(matrices).to(device)[..., None, None]
-    rows = torch.arange(size[0], dtype=torch.float64, device=device)[:, None] + 0.5
-    columns = torch.arange(size[1], dtype=torch.float64, device=device) + 0.5
-    found = lines[:, :, 0] * rows + lines[:, :, 1] * columns + lines[:, :, 2]
-    places_N2hw = found[:, :2] / found[:, 2:]
-    drawn = [each for each in nodes if each is not None]
-    if drawn:
-        on = (2 * places_N2hw / sides_N2[..., None, None] - 1).clamp(-1, 1)
-        grid = torch.stack((on[:, 1], on[:, 0]), dim=-1)
-        bent = torch.from_numpy(np.stack(drawn)).to(grid)
-        places_N2hw = places_N2hw + F.grid_sample(bent, grid, mode="bicubic", padding_mode="border", align_corners=True)
-    return places_N2hw.float()
 
 
 def _side_by_side(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

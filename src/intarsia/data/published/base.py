@@ -5,18 +5,19 @@ A data set's file says in `find` which files belong together, in which split, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 from intarsia.classes import ClassTable
 from intarsia.data.assemble import Reading, SourceConfig, counts_in_words, notes_on, reading_of
+from intarsia.data.base import Bands
 from intarsia.data.checks import FolderProblems, check_files, check_values
 from intarsia.data.hashes import check_hashes
 from intarsia.data.layout import Layout, Pair, apply_split_file, find_pairs
 from intarsia.data.published.sheet import Sheet
-from intarsia.data.scan import scan
+from intarsia.data.scan import ScannedPair, scan
 from intarsia.errors import ConfigError, DataError
 from intarsia.images.files import IMAGE_SUFFIXES
 from intarsia.progress import Progress
@@ -63,13 +64,7 @@ class Published(SourceConfig):
             layout.split_source = ""
         layout.pairs.sort(key=lambda pair: (pair.split or "", pair.name))
         scanned = scan(root, layout.pairs, progress, self.bands)
-        findings = check_files(layout, scanned, root, skip_unlabelled=False)
-        check_hashes(findings, scanned, root)
-        check_values(findings, scanned, found.table)
-        if findings.problems:
-            raise FolderProblems(root, counts_in_words(layout), findings.problems)
-        notes = [*layout.notes, *notes_on(layout, scanned, findings)]
-        return reading_of(root, layout, scanned, self.bands, found.table, self.sheet.title, notes)
+        return sound_reading(root, layout, scanned, self.bands, found.table, self.sheet.title)
 
     def _root(self) -> Path:
         """The folder, or the one in it that the archives make."""
@@ -128,6 +123,33 @@ class Published(SourceConfig):
             raise self.other(root, f"there is no file {name}")
         lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+
+
+def sound_reading(
+    root: Path,
+    layout: Layout,
+    scanned: Sequence[ScannedPair],
+    bands: Bands,
+    table: ClassTable,
+    source: str,
+    *,
+    called: Path | None = None,
+) -> Reading:
+    """The reading of files whose class table is known.
+
+    Args:
+        called: what messages call the whole; None: `root`.
+
+    Raises:
+        FolderProblems: some cannot be used.
+    """
+    findings = check_files(layout, scanned, root, skip_unlabelled=False)
+    check_hashes(findings, scanned, root)
+    check_values(findings, scanned, table)
+    if findings.problems:
+        raise FolderProblems(called or root, counts_in_words(layout), findings.problems)
+    notes = [*layout.notes, *notes_on(layout, scanned, findings)]
+    return reading_of(root, layout, scanned, bands, table, source, notes)
 
 
 def images_below(folder: Path, pattern: str = "*") -> list[Path]:
