@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,28 +76,7 @@ def convert(source: SourceConfig, folder: Path, kind: Kind, progress: Progress, 
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        shards: dict[str, int] = {}
-        items: list[NotedItem] = []
-        with progress.task("convert", len(where)) as task:
-            for split in SPLITS:
-                entries = [of_name[name] for name, of in where.items() if of == split]
-                if not entries:
-                    continue
-                writer = (webdataset if kind == "webdataset" else litdata).Writer(aside, split, most)
-                facts = []
-                for entry in entries:
-                    contents, mask = _contents(entry, None if plain else table)
-                    writer.add(entry.item.name, contents)
-                    facts.append(mask)
-                    task.update(len(items) + len(facts), f"{len(items) + len(facts)} of {len(where)} images and masks")
-                writer.close()
-                shards |= writer.counts
-                items += [
-                    NotedItem(
-                        e.item.name, split, at[0], at[1], _kept(e.image), _kept(mask), e.item.instances is not None
-                    )
-                    for e, at, mask in zip(entries, writer.keys, facts, strict=True)
-                ]
+        shards, items = _packed(aside, kind, most, of_name, where, None if plain else table, progress)
         noted = tuple(
             Noted(name, count, (aside / name).stat().st_size, file_sha256(aside / name))
             for name, count in shards.items()
@@ -114,6 +94,39 @@ def convert(source: SourceConfig, folder: Path, kind: Kind, progress: Progress, 
         shutil.rmtree(aside, ignore_errors=True)
     counts = {split: sum(of == split for of in where.values()) for split in SPLITS if split in where.values()}
     return Converted(folder, counts, len(noted), sum(one.bytes for one in noted))
+
+
+def _packed(
+    folder: Path,
+    kind: Kind,
+    most: int,
+    of_name: Mapping[str, Entry],
+    where: Mapping[str, str],
+    table: ClassTable | None,
+    progress: Progress,
+) -> tuple[dict[str, int], list[NotedItem]]:
+    """The shards of every split: images in each, and each item's place. With a table masks are written anew."""
+    shards: dict[str, int] = {}
+    items: list[NotedItem] = []
+    with progress.task("convert", len(where)) as task:
+        for split in SPLITS:
+            entries = [of_name[name] for name, of in where.items() if of == split]
+            if not entries:
+                continue
+            writer = (webdataset if kind == "webdataset" else litdata).Writer(folder, split, most)
+            facts = []
+            for entry in entries:
+                contents, mask = _contents(entry, table)
+                writer.add(entry.item.name, contents)
+                facts.append(mask)
+                task.update(len(items) + len(facts), f"{len(items) + len(facts)} of {len(where)} images and masks")
+            writer.close()
+            shards |= writer.counts
+            items += [
+                NotedItem(e.item.name, split, at[0], at[1], _kept(e.image), _kept(mask), e.item.instances is not None)
+                for e, at, mask in zip(entries, writer.keys, facts, strict=True)
+            ]
+    return shards, items
 
 
 def _contents(entry: Entry, table: ClassTable | None) -> tuple[dict[str, tuple[str, bytes]], dict[str, Any]]:
