@@ -14,8 +14,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("onnx", "onnxruntime"),
     "web": ("starlette", "uvicorn"),
     "annotations": ("pycocotools", "cv2"),
-    "geo": ("rasterio",),
+    "geo": ("rasterio", "shapely", "pyogrio"),
     "video": ("av",),
+    "bio": ("zarr",),
+    "med": ("pydicom", "highdicom", "nibabel"),
     "ray": ("ray",),
     "stream": ("litdata", "webdataset"),
 }

@@ -86,7 +86,7 @@ class Decoded:
 
 
 @contextmanager
-def _guarded(path: Path) -> Iterator[None]:
+def guarded(path: Path) -> Iterator[None]:
     """Whatever goes wrong with a file as a `FileError`."""
     try:
         status = path.stat()
@@ -155,7 +155,7 @@ def read_image(path: Path | str, bands: Sequence[int] | None = None) -> Decoded:
         FileError: the file is missing, damaged, too large, no image, or has not these bands.
     """
     path = Path(path)
-    with _guarded(path), page_of(path) as page:
+    with guarded(path), page_of(path) as page:
         if page and not (page.is_plain and (bands is None or page.page.photometric > 2)):
             return _of_page(path, page, bands)
         with _opened(path, page) as image:
@@ -244,7 +244,7 @@ def read_mask(path: Path | str) -> Decoded:
         FileError: as `read_image`.
     """
     path = Path(path)
-    with _guarded(path), page_of(path) as page:
+    with guarded(path), page_of(path) as page:
         if page and (not page.is_plain or page.orientation in TURNS):  # Pillow would turn it
             _one_page(path, page.pages)
             stored = np.delete(page.values(path, 4 * max_pixels()), page.alpha, axis=2)
@@ -284,7 +284,7 @@ def frame_of(path: Path) -> tuple[tuple[int, int], int]:
     Raises:
         FileError: as `read_image`.
     """
-    with _guarded(path), page_of(path) as page:
+    with guarded(path), page_of(path) as page:
         if page:
             orientation, height, width = page.orientation, int(page.page.imagelength), int(page.page.imagewidth)
             if height * width > max_pixels():

@@ -25,6 +25,8 @@ _PART_OF_ANOTHER = 0b101
 """Bits of a page's kind: an overview, or a mask of transparency."""
 _WHITE_IS_0, _BLACK_IS_0, _RGB, _CMYK = 0, 1, 2, 5
 _ALPHA = (1, 2)
+_SEPARATE = 2
+"""Bands one after the other, which Pillow refuses for 16 bits."""
 _MOST_PAGES = 1000
 
 
@@ -43,6 +45,8 @@ class Page:
         """Whether Pillow gives every value of it as it is stored."""
         page = self.page
         bits, bands = int(page.bitspersample), int(page.samplesperpixel)
+        if int(page.planarconfig) == _SEPARATE:
+            return False
         if page.photometric not in (_WHITE_IS_0, _BLACK_IS_0, _RGB):
             return page.photometric != _CMYK or bands == 4  # palettes, YCbCr, CMYK
         if page.sampleformat != 1 or bands - len(self.alpha) not in (1, 3):

@@ -171,9 +171,9 @@ def write(dataset: Dataset, target: Path, progress: Progress) -> Written:
     count = 0
     for item, classes in each_item(dataset, progress):
         image = copied_image(item, target)
-        shapes = [_mask_shape(name, classes == k) for k, name in enumerate(dataset.table.names) if (classes == k).any()]
+        shapes = [mask_shape(name, classes == k) for k, name in enumerate(dataset.table.names) if (classes == k).any()]
         if (classes == 255).any():
-            shapes.append(_mask_shape(IGNORED, classes == 255))
+            shapes.append(mask_shape(IGNORED, classes == 255))
         document: dict[str, Any] = {
             "version": "5.7.0",
             "flags": {},
@@ -189,7 +189,7 @@ def write(dataset: Dataset, target: Path, progress: Progress) -> Written:
     return Written(target, count, lossless=True, reason="every class is a mask shape, pixel by pixel")
 
 
-def _mask_shape(label: str, inside: NDArray[np.bool_]) -> dict[str, Any]:
+def mask_shape(label: str, inside: NDArray[np.bool_]) -> dict[str, Any]:
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     top, bottom, left, right = (int(side) for side in (rows[0], rows[-1], columns[0], columns[-1]))
     buffer = io.BytesIO()
