@@ -17,7 +17,7 @@ _HOMES = {
     "create_model": "intarsia.models.base",
     "evaluate": "intarsia.evaluation.evaluate",
     "load": "intarsia.prediction.predictor",
-    "predict": "intarsia.prediction.batch",
+    "predict": "intarsia.prediction.predict",
     "train": "intarsia.evaluation.experiment",
 }
 __all__ = ["__version__", *sorted(_HOMES)]

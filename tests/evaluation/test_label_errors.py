@@ -36,7 +36,7 @@ def squares(tmp_path):
 def sure(monkeypatch, squares):
     """A model that reads the class off the brightness, with probability 0.99, and is unsure in one corner."""
 
-    def score(model, dataset, items, preprocess, device, **settings):
+    def score(network, dataset, items, **settings):
         for item in items:
             prediction = dataset.read_image(item) // 100
             logits = torch.zeros(1, 3, *prediction.shape)
@@ -44,7 +44,7 @@ def sure(monkeypatch, squares):
             logits[..., :4, :4] *= 0.01
             yield Scored(item, prediction, dataset.read_mask(item), np.zeros((3, 3), np.int64), 0.0, logits)
 
-    predictor = SimpleNamespace(table=squares.table, model=None, preprocess=None, device=None)
+    predictor = SimpleNamespace(table=squares.table, network=None)
     monkeypatch.setattr(module, "score_images", score)
     monkeypatch.setattr(module, "load", lambda run, device: predictor)
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import intarsia as ia
 from intarsia.errors import ConfigError, DataError, IntegrityError, PartialFailure
-from intarsia.prediction.batch import find_images, unique_names
+from intarsia.prediction.inputs import find_images, unique_names
 from tests.conftest import write
 
 

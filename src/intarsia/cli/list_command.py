@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from intarsia.config import NamedConfig
     from intarsia.importers.base import Format
 
-KINDS = ("models", "losses", "transforms", "recipes", "data", "formats", "encoders", "weights")
+KINDS = ("models", "losses", "transforms", "recipes", "data", "formats", "crfs", "encoders", "weights")
 
 
 @click.command("list")
@@ -57,6 +57,10 @@ def entries(kind: str) -> list[tuple[str, str]]:
         from intarsia.models.encoders.timm import encoder_names
 
         return [(name, "") for name in encoder_names()]
+    if kind == "crfs":
+        from intarsia.ops.crf.config import CRFS, CrfConfig
+
+        return [(name, _changes(CRFS[name], CrfConfig()) or "the defaults") for name in CRFS.names()]
     if kind == "formats":
         from intarsia.importers.base import FORMATS
 

@@ -11,7 +11,7 @@ from intarsia.errors import SaveError
 from intarsia.evaluation.evaluate import evaluate
 from intarsia.evaluation.experiment import Run, train
 from intarsia.evaluation.scores import Evaluation
-from intarsia.prediction.batch import Written, predict
+from intarsia.prediction.predict import Written, predict
 from intarsia.progress import Progress, default_progress
 from intarsia.runs import new_run_folder
 

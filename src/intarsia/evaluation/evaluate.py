@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from intarsia.evaluation.report import write_report
 from intarsia.evaluation.scores import Evaluation, ImageScores, write_counts
 from intarsia.metrics.overlap import overlap_scores
 from intarsia.metrics.processes import gathered, process_count, process_rank
+from intarsia.prediction.config import PredictConfig, changed_settings, report_name
 from intarsia.prediction.predictor import Predictor, load
 from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import Recipe, recipe_of_run
@@ -34,8 +35,12 @@ def evaluate(
     device: str = "auto",
     progress: Progress | None = None,
     report: bool = True,
+    settings: PredictConfig | Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Score the best model of a run on a split of its data, and write the report.
+
+    With settings of prediction the report goes into a folder of their name, such as `report_crf-deeplab`, so that the one
+    without them stays.
 
     Args:
         run: a run folder, or what `train` returned.
@@ -46,6 +51,7 @@ def evaluate(
         device: auto, cpu, cuda, cuda:N or mps.
         progress: where notes and bars go.
         report: write `report/index.html` and `report/SPLIT.json` into the run folder.
+        settings: how images are predicted, such as `{"crf": "deeplab", "mirrors": "horizontal"}`.
 
     Raises:
         ConfigError: no such run, split or metric, or one that cannot be scored for these classes.
@@ -53,22 +59,39 @@ def evaluate(
     """
     progress = progress or default_progress()
     folder = Path(getattr(run, "path", run))
-    recipe = recipe_of_run(folder)
-    if data is not None:
-        recipe = recipe.replace(data=_elsewhere(recipe.data, data))
-    predictor = load(folder, device=device)
-    dataset = recipe.data.open(progress)
-    if dataset.table.names != predictor.table.names:
-        raise ConfigError(
-            f"{folder}: was trained on the classes {', '.join(predictor.table.names)}; "
-            f"{dataset.label} has {', '.join(dataset.table.names)}."
-        )
+    recipe, predictor, dataset = opened_for(folder, data, device, settings, progress)
     chosen = split or ("test" if dataset.splits.get("test") else "val")
     names = recipe.evaluate.metrics if metrics is None else (metrics,) if isinstance(metrics, str) else tuple(metrics)
     evaluation = score_split(predictor, dataset, chosen, progress, names)
     if report:
         evaluation = _with_report(evaluation, folder, recipe, predictor, dataset)
     return evaluation
+
+
+def opened_for(
+    folder: Path,
+    data: str | None,
+    device: str,
+    settings: PredictConfig | Mapping[str, Any] | None,
+    progress: Progress,
+) -> tuple[Recipe, Predictor, Dataset]:
+    """A run's recipe, its best model and its data, or other data of the same classes.
+
+    Raises:
+        ConfigError: no such run, or other classes.
+        DataError: the data cannot be used.
+    """
+    recipe = recipe_of_run(folder)
+    if data is not None:
+        recipe = recipe.replace(data=_elsewhere(recipe.data, data))
+    predictor = load(folder, device=device, settings=settings)
+    dataset = recipe.data.open(progress)
+    if dataset.table.names != predictor.table.names:
+        raise ConfigError(
+            f"{folder}: was trained on the classes {', '.join(predictor.table.names)}; "
+            f"{dataset.label} has {', '.join(dataset.table.names)}."
+        )
+    return recipe, predictor, dataset
 
 
 def _elsewhere(config: DataConfig, data: str) -> dict[str, Any]:
@@ -90,10 +113,7 @@ def score_split(
     mine = items[process_rank() :: process_count()]
     counts: list[list[NDArray[Any]]] = []
     with progress.task(split, len(mine)) as task:
-        scored_images = score_images(
-            predictor.model, dataset, mine, predictor.preprocess, predictor.device, channels_last=True
-        )
-        for number, scored in enumerate(scored_images, 1):
+        for number, scored in enumerate(score_images(predictor.network, dataset, mine), 1):
             counts.append([_compact(measure.count(scored)) for measure in measures])
             task.update(number, f"{number} of {len(mine)} images")
     counts = gathered(counts)
@@ -115,9 +135,11 @@ def _compact(counts: NDArray[Any]) -> NDArray[Any]:
 def _with_report(
     evaluation: Evaluation, folder: Path, recipe: Recipe, predictor: Predictor, dataset: Dataset
 ) -> Evaluation:
-    place = folder / "report"
+    changed = changed_settings(predictor.config)
+    place = folder / report_name(changed)
     place.mkdir(exist_ok=True)
-    write_json(place / f"{evaluation.split}.json", evaluation.to_dict())
+    about = {"prediction": changed} if changed else {}
+    write_json(place / f"{evaluation.split}.json", {**evaluation.to_dict(), **about})
     write_counts(place / f"{evaluation.split}.npz", evaluation, read_manifest(predictor.folder))
-    index = write_report(evaluation, run=folder, recipe=recipe, predictor=predictor, dataset=dataset)
+    index = write_report(evaluation, place, run=folder, recipe=recipe, predictor=predictor, dataset=dataset)
     return replace(evaluation, report=index)

@@ -92,9 +92,7 @@ def find_label_errors(
     items = [item for _, item in where.values()]
     doubts: list[Doubt] = []
     with progress.task("doubt", len(items)) as task:
-        scored_images = score_images(
-            predictor.model, dataset, items, predictor.preprocess, predictor.device, channels_last=True
-        )
+        scored_images = score_images(predictor.network, dataset, items)
         for number, ((split, _), scored) in enumerate(zip(where.values(), scored_images, strict=True), 1):
             if (doubt := _doubt(split, scored, dataset.table)) is not None:
                 doubts = sorted([*doubts, doubt], key=lambda each: -each.share)[:most]

@@ -118,14 +118,7 @@ def draw_pictures(
     places = choose(ranked, count)
     chosen = [ranked[place] for place in places]
     budget = BUDGET // max(1, len(chosen))
-    scored_images = score_images(
-        predictor.model,
-        dataset,
-        [image.item for image in chosen],
-        predictor.preprocess,
-        predictor.device,
-        channels_last=True,
-    )
+    scored_images = score_images(predictor.network, dataset, [image.item for image in chosen])
     pictures = []
     for number, (place, image, scored) in enumerate(zip(places, chosen, scored_images, strict=True), 1):
         photo = dataset.picture(image.item)

@@ -26,6 +26,7 @@ from intarsia.evaluation.measures import about_intervals
 from intarsia.evaluation.pictures import PANELS, Picture, draw_pictures, error_kinds
 from intarsia.evaluation.scores import Evaluation, ImageScores, between
 from intarsia.evaluation.sections import Figure, Section, sections
+from intarsia.prediction.config import changed_settings, in_words
 from intarsia.prediction.predictor import Predictor
 from intarsia.recipes.recipe import Recipe
 from intarsia.runs import MANIFEST, environment, write_text
@@ -51,11 +52,14 @@ class ImageRow:
     """Number of its large picture."""
 
 
-def write_report(evaluation: Evaluation, *, run: Path, recipe: Recipe, predictor: Predictor, dataset: Dataset) -> Path:
-    """Write `run/report/index.html` and return its path.
+def write_report(
+    evaluation: Evaluation, place: Path, *, run: Path, recipe: Recipe, predictor: Predictor, dataset: Dataset
+) -> Path:
+    """Write `place/index.html` and return its path.
 
     Args:
         evaluation: what was scored.
+        place: folder of the page, `run/report`; made if need be.
         run: the run folder.
         recipe: its settings.
         predictor: its model, which draws the large pictures.
@@ -64,7 +68,6 @@ def write_report(evaluation: Evaluation, *, run: Path, recipe: Recipe, predictor
     Raises:
         SaveError: the disk does not take it.
     """
-    place = run / "report"
     place.mkdir(exist_ok=True)
     beside = place / "pictures"
     shutil.rmtree(beside, ignore_errors=True)
@@ -215,6 +218,8 @@ def recipe_lines(
         ("Loss", recipe.loss.name + (f" ({settings})" if settings else "")),
         ("Training", _training_line(recipe, run, trained)),
     ]
+    if changed := changed_settings(predictor.config):
+        lines.append(("Prediction", ", ".join(in_words(changed))))
     return [*lines, ("Device", str(built["device"]))] if built.get("device") else lines
 
 

@@ -237,22 +237,28 @@ def take_over(model: SegmentationModel, path: Path) -> list[str]:
     return left
 
 
+def border_of(net: SegmentationModel, height: int, width: int) -> tuple[int, int, int, int]:
+    """Pixels (top, left, bottom, right) that the network must see around (height, width) to have logits for all of it.
+
+    At the top and left it is what the network loses there, so that windows whose starts differ by its stride agree.
+    """
+    needed = net.input_size(height, width)
+    out = net.output_size(*needed)
+    top, left = (needed[0] - out[0]) // 2, (needed[1] - out[1]) // 2
+    return top, left, needed[0] - height - top, needed[1] - width - left
+
+
 def logits_for(model: nn.Module, image_NCHW: Tensor) -> Tensor:
     """Logits (N, K, H, W) for every pixel of the image, also from a model that loses its border.
 
     Such a model is given the image with mirrored borders, as in figure 2 of U-Net (arXiv:1505.04597).
     """
-    net = cast(SegmentationModel, getattr(model, "module", model))
     height, width = image_NCHW.shape[-2:]
-    needed = net.input_size(height, width)
-    if needed == (height, width):
+    top, left, bottom, right = border_of(cast(SegmentationModel, getattr(model, "module", model)), height, width)
+    if not any((top, left, bottom, right)):
         return cast(Tensor, model(image_NCHW))
-    top, left = (needed[0] - height) // 2, (needed[1] - width) // 2
-    padded = mirror_pad(image_NCHW, top, needed[0] - height - top, left, needed[1] - width - left)
-    logits_NKHW = cast(Tensor, model(padded))
-    gap_h, gap_w = needed[0] - logits_NKHW.shape[-2], needed[1] - logits_NKHW.shape[-1]
-    first_h, first_w = top - gap_h // 2, left - gap_w // 2
-    return logits_NKHW[..., first_h : first_h + height, first_w : first_w + width]
+    logits_NKHW = cast(Tensor, model(mirror_pad(image_NCHW, top, bottom, left, right)))
+    return logits_NKHW[..., :height, :width]
 
 
 def resize_logits(logits_NKHW: Tensor, size: tuple[int, int]) -> Tensor:

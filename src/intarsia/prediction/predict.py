@@ -1,34 +1,53 @@
-"""Many images through one model, results as files; one bad image never stops the others."""
+"""Many inputs through one model, results as files: what fails is listed and stops nothing, what is done is not done again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from PIL import Image
+from intarsia.errors import DataError, PartialFailure, SaveError
+from intarsia.images.video import is_video
+from intarsia.prediction.config import PredictConfig
+from intarsia.prediction.inputs import find_images, unique_names
+from intarsia.prediction.kinds import Frame
+from intarsia.prediction.manifest import Manifest, Record
+from intarsia.prediction.predictor import Predictor, load
+from intarsia.prediction.worker import Task, Worker, failed
+from intarsia.progress import Progress, Silent
+from intarsia.progress import Task as Bar
 
-from intarsia.errors import ConfigError, DataError, PartialFailure, SaveError
-from intarsia.images.files import IMAGE_SUFFIXES, write_class_map
-from intarsia.prediction.predictor import Prediction, Predictor, load
+PENDING = 2
+"""Results that wait to be written while the network computes."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written for one image."""
+    """What was written for one input."""
 
     image: Path
-    classes: Path
+    outputs: tuple[Path, ...]
     size: tuple[int, int]
     shares: dict[str, float]
+    frames: int = 1
+    skipped: bool = False
+    """Whether it was done before."""
+
+    @property
+    def classes(self) -> Path:
+        """The class map, or the first of the results."""
+        maps = [path for path in self.outputs if path.name.endswith((".nii.gz", ".tif", ".png", ".mkv"))]
+        return min(maps or self.outputs, key=lambda path: len(path.name))
 
     def line(self) -> str:
         """One line for a person."""
         top = sorted(self.shares.items(), key=lambda item: -item[1])[:4]
         shares = " · ".join(f"{name} {100 * share:.1f} %" for name, share in top)
-        return f"{self.image} -> {self.classes}   {self.size[0]} x {self.size[1]}   {shares}"
+        frames = f"{self.frames} x " if self.frames > 1 else ""
+        known = "   done before" if self.skipped else ""
+        return f"{self.image} -> {self.classes}   {frames}{self.size[0]} x {self.size[1]}   {shares}{known}"
 
 
 def predict(
@@ -36,104 +55,160 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     out: str | Path,
-    overlays: bool = True,
-    probabilities: bool = False,
-    binary: bool = False,
-    stored_frame: bool = False,
     device: str = "auto",
+    engine: Literal["local", "ray"] = "local",
     done: Callable[[Written], None] | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> list[Written]:
     """Predict images and write, for each, NAME.png (palette PNG of class numbers, the image's own size) and more.
 
+    `manifest.jsonl` in the folder tells of each input what it was, what was written, and hashes of both. A second call with
+    the same model and settings passes over what is done and unchanged; an image larger than memory is gone on with.
+
     Args:
-        run: a run, a run folder, a model folder, or a loaded Predictor.
-        images: files or folders.
+        run: a run, a run folder, a model folder, several of these, or a loaded Predictor.
+        images: files, folders, patterns, `@list.txt`, or `-` for names from standard input.
         out: folder of the results; made if need be.
-        overlays: also NAME_overlay.png, the image with the classes over it and a legend.
-        probabilities: also NAME_probabilities.npz, `probabilities` (K, H, W) float16 and `names`.
-        binary: also NAME_CLASS.png, 255 where the class is predicted, for every class.
-        stored_frame: results of images that EXIF turns, as their pixels are stored, not upright.
         device: auto, cpu, cuda, cuda:N or mps.
+        engine: local, or ray for a cluster.
         done: handed each result as it is written.
+        progress: where large images show how far they are.
+        settings: of `PredictConfig`, such as `crf="deeplab"`, `outputs=("classes", "areas")`.
 
     Raises:
+        ConfigError: a setting is wrong, or there is nothing to predict.
         PartialFailure: some images could not be read; all others are done. It lists each with its reason.
     """
-    predictor = run if isinstance(run, Predictor) else load(run, device=device)
     paths = find_images([images] if isinstance(images, (str, Path)) else images)
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveError(f"--out {folder}: cannot be made ({error.strerror}).") from None
-    written, failed = [], []
-    for path, name in zip(paths, unique_names(paths), strict=True):
-        try:
-            prediction = predictor.predict(path, probabilities=probabilities, stored_frame=stored_frame)
-        except DataError as error:
-            failed.append(str(error))
+    folder = _made(Path(out))
+    work = list(zip(paths, unique_names(paths), strict=True))
+    if engine == "ray":
+        from intarsia.prediction.batch import predict_on_cluster
+
+        config = PredictConfig().replace(settings)
+        records: Iterable[tuple[Record, bool]] = predict_on_cluster(run, work, folder, config, device)
+    else:
+        predictor = run if isinstance(run, Predictor) else load(run, device=device, settings=settings)
+        if isinstance(run, Predictor) and settings:
+            predictor = run.with_settings(settings)
+        records = _on_this_machine(predictor, work, folder, progress or Silent())
+    written, errors = [], []
+    for record, skipped in records:
+        if record["status"] != "done":
+            errors.append(record["error"])
             continue
-        target = folder / f"{name}.png"
-        if target.exists() and target.samefile(path):
-            raise ConfigError(f"--out {folder}: holds the image {path.name} itself; choose another folder.")
-        _write(prediction, folder, name, overlays=overlays, binary=binary)
-        written.append(Written(path, target, prediction.shape, prediction.shares))
+        written.append(_written(record, folder, skipped))
         if done:
             done(written[-1])
-    if failed:
-        lines = "\n".join(failed)
+    if errors:
+        lines = "\n".join(errors)
         raise PartialFailure(
-            f"{len(failed)} of {len(paths)} images could not be predicted, the others are done:\n{lines}"
+            f"{len(errors)} of {len(paths)} images could not be predicted, the others are done:\n{lines}"
         )
     return written
 
 
-def find_images(given: Iterable[str | Path]) -> list[Path]:
-    """Files as they are, folders as the images in them, each once.
-
-    Raises:
-        ConfigError: nothing to predict.
-    """
-    found: dict[Path, None] = {}
-    for entry in map(Path, given):
-        if entry.is_dir():
-            inside = sorted(p for p in entry.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not inside:
-                raise ConfigError(f"{entry}: holds no images. Read are {', '.join(sorted(IMAGE_SUFFIXES))}.")
-            found.update(dict.fromkeys(inside))
-        else:
-            found[entry] = None
-    if not found:
-        raise ConfigError("no image given. Name files or folders.")
-    return list(found)
-
-
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each result: the stem, with folders in front where two stems are equal, with a number if all else is."""
-    names: list[str] = []
-    for depth in range(1, 9):
-        names = ["_".join(part.strip("/.") for part in (*path.parts[-depth:-1], path.stem)) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{name}_{index}" for index, name in enumerate(names, 1)]
-
-
-def _write(prediction: Prediction, folder: Path, name: str, *, overlays: bool, binary: bool) -> None:
-    table = prediction.table
+def _made(folder: Path) -> Path:
     try:
-        write_class_map(folder / f"{name}.png", prediction.classes, table)
-        if overlays:
-            prediction.overlay().save(folder / f"{name}_overlay.png")
-        if binary:
-            for index, class_name in enumerate(table.names):
-                safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in class_name)
-                mask = np.where(prediction.classes == index, 255, 0).astype(np.uint8)
-                Image.fromarray(mask).save(folder / f"{name}_{safe}.png")
-        if prediction.probabilities is not None:
-            np.savez_compressed(
-                folder / f"{name}_probabilities.npz",
-                probabilities=prediction.probabilities.astype(np.float16),
-                names=np.asarray(table.names),
-            )
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SaveError(f"{folder / name}: cannot be written ({error.strerror}).") from None
+        raise SaveError(f"--out {folder}: cannot be made ({error.strerror}).") from None
+    return folder
+
+
+def _written(record: Record, folder: Path, skipped: bool) -> Written:
+    total = sum(record["pixels"].values()) or 1
+    return Written(
+        Path(record["image"]),
+        tuple(folder / name for name in record["outputs"]),
+        (record["size"][0], record["size"][1]),
+        {name: count / total for name, count in record["pixels"].items()},
+        record.get("frames", 1),
+        skipped,
+    )
+
+
+def _on_this_machine(
+    predictor: Predictor, work: Sequence[tuple[Path, str]], folder: Path, progress: Progress
+) -> Iterator[tuple[Record, bool]]:
+    """Records in order: the next input is read, and the last one written, while the network computes."""
+    manifest = Manifest(folder)
+    worker = Worker(predictor, folder)
+    with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(1, "write") as writing:
+        waiting: list[Future[Record]] = []
+        ahead = reading.submit(_opened, worker, manifest, *work[0])
+        for following in [*work[1:], None]:
+            opened = ahead
+            if following:
+                ahead = reading.submit(_opened, worker, manifest, *following)
+            found = opened.result()
+            if isinstance(found, dict):  # failed, or done before
+                while waiting:
+                    yield _kept(manifest, waiting.pop(0).result())
+                yield (found, True) if found["status"] == "done" else _kept(manifest, found)
+                continue
+            waiting.append(_filled(worker, found, writing, progress))
+            while len(waiting) > PENDING or (waiting and waiting[0].done()):
+                yield _kept(manifest, waiting.pop(0).result())
+        for each in waiting:
+            yield _kept(manifest, each.result())
+
+
+def _kept(manifest: Manifest, record: Record) -> tuple[Record, bool]:
+    manifest.add(record)
+    return record, False
+
+
+@dataclass
+class _Opened:
+    task: Task
+    first: Frame | None
+    rest: Iterator[Frame]
+
+
+def _opened(worker: Worker, manifest: Manifest, image: Path, name: str) -> _Opened | Record:
+    """An input with its first frame read; the record of one that is done or cannot be read."""
+    task = Task(image, name)
+    try:
+        task = worker.task(image, name)
+        if manifest.is_done(image, task.key):
+            return manifest.records[str(image)]
+        frames = iter(()) if is_video(image) else worker.open(task)
+        return _Opened(task, next(frames, None), frames)
+    except DataError as error:
+        return failed(task, error)
+
+
+def _filled(worker: Worker, opened: _Opened, writing: ThreadPoolExecutor, progress: Progress) -> Future[Record]:
+    """Predict each frame of an input; writing goes on beside it."""
+    task, frame = opened.task, opened.first
+    writes: list[Future[None]] = []
+    try:
+        if frame is None:
+            with progress.task("predict", 1) as bar:
+                worker.film(task, _shown(bar, task.name, "frames"))
+        while frame is not None:
+            with progress.task("predict", 1) as bar:
+                filled = worker.fill(task, frame, _shown(bar, frame.name))
+            while len(writes) > PENDING:
+                writes.pop(0).result()
+            writes.append(writing.submit(worker.write, task, filled))
+            frame = next(opened.rest, None)
+    except DataError as error:
+        record = failed(task, error)
+        return writing.submit(lambda: record)
+    return writing.submit(_ended, worker, task, writes)
+
+
+def _shown(bar: Bar, name: str, unit: str = "tiles") -> Callable[[int, int], None]:
+    return lambda done, total: bar.update(done / total, f"{name}: {done} of {total} {unit}")
+
+
+def _ended(worker: Worker, task: Task, writes: Sequence[Future[None]]) -> Record:
+    try:
+        for write in writes:
+            write.result()
+        return worker.finish(task)
+    except DataError as error:
+        return failed(task, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
-from intarsia.classes import ClassTable
+from intarsia.classes import IGNORE, ClassTable
 from intarsia.devices import Device, choose_device
-from intarsia.errors import DataError, IntegrityError
+from intarsia.errors import ConfigError, DataError, IntegrityError
 from intarsia.images.files import Array, as_stored, read_image
 from intarsia.images.overlay import colorize, overlay, to_rgb8, with_legend
 from intarsia.images.ranges import BYTES
-from intarsia.models.base import MODELS, SegmentationModel, build_model, class_map, logits_for, resize_logits
+from intarsia.images.source import ArraySource, Source
+from intarsia.models.base import MODELS, SegmentationModel, build_model, resize_logits
 from intarsia.ops.depthwise import depthwise_in_float32
+from intarsia.prediction.canvas import Canvas, canvas_in_memory
+from intarsia.prediction.config import PredictConfig
+from intarsia.prediction.network import Member, Network
+from intarsia.prediction.tiled import segment
 from intarsia.runs import WEIGHTS, find_model, read_manifest
 from intarsia.transforms.preprocess import Preprocess
 
@@ -34,7 +39,7 @@ class Prediction:
     image: NDArray[np.uint8]
     """(H, W, 3), for the eye."""
     classes: NDArray[np.uint8]
-    """(H, W) class numbers, of the image's own size."""
+    """(H, W) class numbers, of the image's own size; 255 where the image has no value."""
     table: ClassTable
     probabilities: NDArray[np.float32] | None = None
     """(K, H, W), if asked for."""
@@ -50,7 +55,7 @@ class Prediction:
     @property
     def shares(self) -> dict[str, float]:
         """Class name to share of the image's pixels, for the classes that occur."""
-        counts = np.bincount(self.classes.ravel(), minlength=self.table.count)
+        counts = np.bincount(self.classes.ravel(), minlength=self.table.count)[: self.table.count]
         return {self.table.names[i]: float(counts[i] / counts.sum()) for i in np.flatnonzero(counts)}
 
     def one_hot(self) -> NDArray[np.uint8]:
@@ -66,7 +71,8 @@ class Prediction:
         """The image with the classes over it, and a legend below."""
         picture = overlay(self.image, self.classes, self.table, opacity=opacity)
         if legend:
-            picture = with_legend(picture, self.table, [int(index) for index in np.unique(self.classes)])
+            present = [int(index) for index in np.unique(self.classes) if index != IGNORE]
+            picture = with_legend(picture, self.table, present)
         return Image.fromarray(picture)
 
     def _repr_html_(self) -> str:
@@ -80,24 +86,52 @@ class Prediction:
 
 
 class Predictor:
-    """A model with everything that prediction needs: classes, preparation, device."""
+    """A model, or several of the same classes, with all that prediction needs: classes, preparation, device, settings."""
 
     def __init__(
-        self, model: SegmentationModel, table: ClassTable, preprocess: Preprocess, device: Device, folder: Path
+        self,
+        members: Sequence[Member],
+        table: ClassTable,
+        device: Device,
+        folder: Path,
+        config: PredictConfig | None = None,
+        digest: str = "",
     ) -> None:
-        self.model, self.table, self.preprocess, self.device, self.folder = model, table, preprocess, device, folder
+        self.table, self.device, self.folder, self.digest = table, device, folder, digest
+        self.network = Network(members, device, config)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Predictor:
+        """The same models with other settings."""
+        config = self.config.replace(settings)
+        if config.ensemble != self.config.ensemble:
+            raise ConfigError("ensemble: is set when models are loaded; give several runs to load().")
+        return Predictor(self.network.members, self.table, self.device, self.folder, config, self.digest)
+
+    @property
+    def config(self) -> PredictConfig:
+        """How images are predicted."""
+        return self.network.config
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images are prepared; that of the first model, if there are several."""
+        return self.network.members[0].preprocess
+
+    @property
+    def model(self) -> SegmentationModel:
+        """The first model."""
+        return self.network.members[0].net
 
     def logits(self, image: Array) -> torch.Tensor:
         """(K, H, W) logits of a decoded image, at its own size, float32."""
-        prepared = self.preprocess(image).unsqueeze(0).to(self.device.torch_name)
-        prepared = prepared.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            with self.device.autocast():
-                logits = logits_for(self.model, prepared)
-            return resize_logits(logits.float(), (image.shape[0], image.shape[1]))[0]
+        return resize_logits(self.network.of_image(image), (image.shape[0], image.shape[1]))[0]
 
     def predict(
-        self, image: str | Path | Image.Image | NDArray[Any], *, probabilities: bool = False, stored_frame: bool = False
+        self,
+        image: str | Path | Image.Image | NDArray[Any] | Source,
+        *,
+        probabilities: bool = False,
+        stored_frame: bool = False,
     ) -> Prediction:
         """The class map of an image, of the image's own size.
 
@@ -109,16 +143,35 @@ class Predictor:
         Raises:
             FileError, DataError: the image cannot be read or used.
         """
-        decoded = read_image(image, self.preprocess.bands) if isinstance(image, (str, Path)) else None
-        pixels = decoded.pixels if decoded else as_pixels(image, self.preprocess)
-        logits_KHW = self.logits(pixels)
-        classes = class_map(logits_KHW.unsqueeze(0))[0].cpu().numpy()
-        softmax = logits_KHW.softmax(dim=0).cpu().numpy() if probabilities else None
+        with self.open(image) as source:
+            canvas = canvas_in_memory(source.size, self.table.count, ("probabilities",) * probabilities, "float32")
+            segment(self.network, source, canvas, self.table.count)
+            whole = source.read(0, 0, *source.size)
+            return self.prediction(source, whole.pixels, canvas, stored_frame=stored_frame)
+
+    def open(self, image: str | Path | Image.Image | NDArray[Any] | Source) -> Source:
+        """An image of any kind as a source.
+
+        Raises:
+            FileError, DataError: it cannot be read or used.
+        """
+        if isinstance(image, Source):
+            return image
+        if isinstance(image, (str, Path)):
+            decoded = read_image(image, self.preprocess.bands)
+            return ArraySource(
+                decoded.pixels, decoded.nodata, path=Path(image), orientation=decoded.orientation, notes=decoded.notes
+            )
+        return ArraySource(as_pixels(image, self.preprocess))
+
+    def prediction(self, source: Source, pixels: Array, canvas: Canvas, *, stored_frame: bool = False) -> Prediction:
+        """What a filled canvas says of an image, for the eye too."""
         picture = to_rgb8(pixels, self.preprocess.value_range)
-        if decoded and stored_frame:
-            picture, classes = (as_stored(each, decoded.orientation) for each in (picture, classes))
+        classes, softmax = canvas.classes, canvas.probabilities
+        if stored_frame:
+            picture, classes = (as_stored(each, source.orientation) for each in (picture, classes))
             if softmax is not None:
-                softmax = np.moveaxis(as_stored(np.moveaxis(softmax, 0, -1), decoded.orientation), -1, 0)
+                softmax = np.moveaxis(as_stored(np.moveaxis(softmax, 0, -1), source.orientation), -1, 0)
         return Prediction(picture, classes, self.table, softmax)
 
 
@@ -144,26 +197,53 @@ def as_pixels(image: Any, preprocess: Preprocess) -> Array:
     return array
 
 
-def load(run: Any, *, device: str = "auto", precision: str = "auto") -> Predictor:
+def load(
+    run: Any,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    settings: PredictConfig | Mapping[str, Any] | None = None,
+) -> Predictor:
     """The model of a run, a run folder or a model folder, ready to predict; files are held against their hashes.
 
     Args:
-        run: a path, or what `train` returned.
+        run: a path, or what `train` returned; or several of the same classes, whose predictions are averaged.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32 or bf16.
+        settings: how images are predicted, such as `{"tile": 512, "mirrors": "both", "crf": "deeplab"}`.
 
     Raises:
-        ConfigError: there is no model.
+        ConfigError: there is no model, or models differ in their classes.
         IntegrityError: a file is missing, damaged, or does not fit the manifest.
     """
-    folder = find_model(Path(getattr(run, "path", run)))
-    manifest = read_manifest(folder)
+    config = settings if isinstance(settings, PredictConfig) else PredictConfig().replace(settings)
+    runs = [*(run if isinstance(run, (list, tuple)) else [run]), *config.ensemble]
     place = choose_device(device, precision)
-    model, table, preprocess = _rebuilt(manifest, folder)
-    if place.is_cpu_in_bf16:
-        depthwise_in_float32(model)
-    model = model.to(place.torch_name).to(memory_format=torch.channels_last).eval()
-    return Predictor(model, table, preprocess, place, folder)
+    folders = [find_model(Path(getattr(each, "path", each))) for each in runs]
+    members, tables, digests = [], [], []
+    for folder in folders:
+        manifest = read_manifest(folder)
+        model, table, preprocess = _rebuilt(manifest, folder)
+        if place.is_cpu_in_bf16:
+            depthwise_in_float32(model)
+        model = model.to(place.torch_name).to(memory_format=torch.channels_last).eval()
+        members.append(Member(model, preprocess))
+        tables.append(table)
+        digests.append(manifest["files"][WEIGHTS])
+    _same(folders, tables, members)
+    return Predictor(members, tables[0], place, folders[0], config, "+".join(digests))
+
+
+def _same(folders: Sequence[Path], tables: Sequence[ClassTable], members: Sequence[Member]) -> None:
+    first = members[0].preprocess
+    for folder, table, member in zip(folders[1:], tables[1:], members[1:], strict=True):
+        if table.names != tables[0].names:
+            raise ConfigError(
+                f"{folder}: knows the classes {', '.join(table.names)}; {folders[0]} knows {', '.join(tables[0].names)}. "
+                "Only models of the same classes are averaged."
+            )
+        if member.preprocess.bands != first.bands:
+            raise ConfigError(f"{folder}: takes other bands of an image than {folders[0]}; they cannot be averaged.")
 
 
 def _rebuilt(manifest: Mapping[str, Any], folder: Path) -> tuple[SegmentationModel, ClassTable, Preprocess]:

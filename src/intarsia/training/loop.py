@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from intarsia.errors import Diverged, Interrupted
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
 from intarsia.models.base import SegmentationModel, fit_mask
+from intarsia.prediction.network import Member, Network
 from intarsia.progress import Task
 from intarsia.training.feed import Batch
 from intarsia.training.history import History
@@ -181,15 +182,8 @@ def _validation_is_due(training: Training, pace: Pace) -> bool:
 def _validate(training: Training, net: nn.Module) -> tuple[OverlapScores, float]:
     counts = np.zeros((training.dataset.table.count,) * 2, np.int64)
     losses = []
-    for scored in score_images(
-        net,
-        training.dataset,
-        training.val_items,
-        training.preprocess,
-        training.device,
-        loss=training.loss,
-        channels_last=training.channels_last,
-    ):
+    network = Network([Member(net, training.preprocess)], training.device, channels_last=training.channels_last)
+    for scored in score_images(network, training.dataset, training.val_items, loss=training.loss):
         counts += scored.counts
         losses.append(scored.loss)
     training.counters.validations = max(

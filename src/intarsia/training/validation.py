@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from intarsia.data.base import Dataset, Item
-from intarsia.devices import Device
 from intarsia.metrics.confusion import confusion
-from intarsia.models.base import class_map, logits_for, resize_logits
-from intarsia.transforms.preprocess import Preprocess, resize_mask
+from intarsia.models.base import class_map, resize_logits
+from intarsia.prediction.network import Network
+from intarsia.transforms.preprocess import resize_mask
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,17 @@ class Scored:
 
 
 @torch.inference_mode()
-def score_images(
-    model: nn.Module,
-    dataset: Dataset,
-    items: Iterable[Item],
-    preprocess: Preprocess,
-    device: Device,
-    *,
-    loss: object = None,
-    channels_last: bool = False,
-) -> Iterator[Scored]:
-    """Each image with its prediction and counts, in order; the model is put into evaluation and stays there.
+def score_images(network: Network, dataset: Dataset, items: Iterable[Item], *, loss: object = None) -> Iterator[Scored]:
+    """Each image with its prediction and counts, in order; the models are put into evaluation and stay there.
 
     Args:
         loss: of (logits, mask), or None. It gets no weights of pixels: a loss with a border map is scored without it.
     """
-    model.eval()
+    network.eval()
     num_classes = dataset.table.count
     for item in items:
-        image_NCHW = preprocess(dataset.read_image(item)).unsqueeze(0).to(device.torch_name)
-        if channels_last:
-            image_NCHW = image_NCHW.contiguous(memory_format=torch.channels_last)
+        logits = network.of_image(dataset.read_image(item))
         mask = dataset.read_mask(item)
-        with device.autocast():
-            logits = logits_for(model, image_NCHW)
         value = float(loss(logits, _small(mask, logits))) if callable(loss) else float("nan")
         logits = resize_logits(logits, (item.height, item.width))
         prediction = class_map(logits)[0].cpu()

@@ -15,6 +15,7 @@ from intarsia.errors import DataError
 from intarsia.images.files import Array
 from intarsia.images.ranges import BYTES, ValueRange
 
+_FEW = 1 << 12
 LARGEST_SAMPLE = 512
 """Pixels a side of training samples where nobody says how large they are."""
 
@@ -83,7 +84,18 @@ class Preprocess(Config):
     def __call__(self, pixels: Array) -> Tensor:
         """A decoded image, (H, W) or (H, W, bands), as the network takes it: (C, h, w) float32."""
         pixels_CHW = resize_image(to_channels(pixels, self.channels), self.scaled_size(*pixels.shape[:2]))
+        if pixels_CHW.dtype == torch.uint8 and pixels_CHW.numel() > _FEW:
+            return self._looked_up(pixels_CHW)
         return self.normalise(self.to_unit(pixels_CHW))
+
+    def _looked_up(self, pixels_CHW: Tensor) -> Tensor:
+        """The same of bytes, by a table of all 256 of each channel: a third of the time."""
+        every = torch.arange(256, dtype=torch.uint8).expand(self.channels, 1, 256)
+        tables = self.normalise(self.to_unit(every)).numpy()[:, 0]
+        found = np.empty(pixels_CHW.shape, np.float32)
+        for table, plane, out in zip(tables, pixels_CHW.numpy(), found, strict=True):
+            np.take(table, plane, out=out, mode="wrap")  # never out of range; "raise" would go through a copy
+        return torch.from_numpy(found)
 
 
 def to_channels(pixels: Array, channels: int) -> Tensor:
