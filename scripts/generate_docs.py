@@ -15,6 +15,8 @@ from intarsia.config import Config
 from intarsia.data import DATASETS
 from intarsia.losses import LOSSES
 from intarsia.models import MODELS, create_model, decoders
+from intarsia.ops.crf import CRFS
+from intarsia.prediction.config import PredictConfig
 from intarsia.recipes import RECIPES, Recipe
 from intarsia.registry import Registry
 
@@ -48,6 +50,11 @@ def settings_page() -> str:
     for kind, registry in registries:
         for name in registry.names():
             parts.append(f"\n## {kind}={name}\n\n{head}{settings_table(registry[name], kind)}")
+    parts.append(
+        f"\n## Prediction\n\nOf `intarsia predict` and `intarsia evaluate`:\n\n{head}{settings_table(PredictConfig(), '')}"
+    )
+    for name in CRFS.names():
+        parts.append(f"\n### crf={name}\n\n{head}{settings_table(CRFS[name], 'crf')}")
     return "\n".join(parts) + "\n"
 
 

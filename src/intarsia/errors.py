@@ -12,7 +12,7 @@
     ├── IntegrityError    7   a stored file is not what its manifest says
     ├── DownloadError    69   a published file could not be fetched
     ├── SaveError        74   a result could not be written
-    └── Interrupted      75   stopped by a signal; saved, and can be resumed
+    └── Interrupted      75   stopped by a signal, or by a cluster without room; what is done is saved, and can be gone on with
 
 A message says what was wrong, what was met, and what to do.
 """
@@ -91,6 +91,6 @@ class SaveError(IntarsiaError):
 
 
 class Interrupted(IntarsiaError):
-    """Stopped by a signal after saving; the message says how to go on."""
+    """Stopped after saving, by a signal or because nothing can proceed; the message says how to go on."""
 
     exit_code = 75

@@ -1,6 +1,7 @@
 """Many inputs to files: what is done is not done again, what fails is told, nothing is half there."""
 
 import hashlib
+import io
 import json
 import sys
 
@@ -102,7 +103,7 @@ def test_inputs_by_pattern_list_and_standard_input(photos, tmp_path, monkeypatch
     listed.write_text("# mine\n" + "\n".join(map(str, paths)) + "\n\n")
     assert find_images([f"{photos}/*.png"]) == paths
     assert find_images([f"@{listed}"]) == paths
-    monkeypatch.setattr(sys, "stdin", listed.open())
+    monkeypatch.setattr(sys, "stdin", io.StringIO(listed.read_text()))
     assert find_images(["-"]) == paths
     assert find_images([photos, paths[0]]) == paths
     for bad, message in (
@@ -112,6 +113,12 @@ def test_inputs_by_pattern_list_and_standard_input(photos, tmp_path, monkeypatch
     ):
         with pytest.raises(ConfigError, match=message):
             find_images([bad])
+
+
+def test_results_are_no_inputs_of_the_next_call(model, photos):
+    for _ in range(2):
+        assert len(ia.predict(model, photos, out=photos / "seen")) == 4
+    assert len(find_images([photos / "seen"], without=photos / "seen")) == 8
 
 
 def write_empty(folder):

@@ -39,6 +39,8 @@ def examine() -> dict[str, Any]:
     from intarsia.losses.kernel import KERNEL
     from intarsia.metrics.confusion import LIBRARY as COUNTS
     from intarsia.ops import class_map, distance
+    from intarsia.ops.crf.compiled_field import FIELD, GAUSSIAN
+    from intarsia.ops.crf.compiled_lattice import LATTICE
     from intarsia.optional import EXTRAS, found
     from intarsia.transforms import warp
 
@@ -49,6 +51,9 @@ def examine() -> dict[str, Any]:
         "class maps": class_map.LIBRARY,
         "counts": COUNTS,
         "warps": warp.LIBRARY,
+        "CRF lattice": LATTICE,
+        "CRF smoothing": GAUSSIAN,
+        "CRF mean field": FIELD,
     }
     flags = sorted({"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"} & cpu_flags())
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

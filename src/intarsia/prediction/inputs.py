@@ -17,18 +17,26 @@ SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".nii"}
 """Of files that are taken from a folder; a file that is named itself may be called as it likes."""
 
 
-def find_images(given: Iterable[str | Path]) -> list[Path]:
+def find_images(given: Iterable[str | Path], without: Path | None = None) -> list[Path]:
     """Each input once, in order: files as they are, folders as the images in them, `*` patterns, `@list.txt` as the names in
     it, a line each, and `-` as the names that standard input gives.
 
     A folder that is one image itself (Zarr) is taken whole, and so are the DICOM slices of a folder, as one input.
+
+    Args:
+        without: a folder whose content is no input unless it is named itself: that of earlier results.
 
     Raises:
         ConfigError: nothing to predict.
     """
     found: dict[Path, None] = {}
     for entry in given:
-        found.update(dict.fromkeys(_of(str(entry))))
+        paths = _of(str(entry))
+        if without is not None and without.is_dir() and Path(entry).is_dir():
+            own = without.resolve()
+            inside = [path for path in paths if not path.resolve().is_relative_to(own)]
+            paths = inside if inside or not Path(entry).resolve().is_relative_to(own) else paths
+        found.update(dict.fromkeys(paths))
     if not found:
         raise ConfigError("no image given. Name files or folders.")
     return list(found)

@@ -80,8 +80,9 @@ def predict(
         ConfigError: a setting is wrong, or there is nothing to predict.
         PartialFailure: some images could not be read; all others are done. It lists each with its reason.
     """
-    paths = find_images([images] if isinstance(images, (str, Path)) else images)
-    folder = _made(Path(out))
+    folder = Path(out)
+    paths = find_images([images] if isinstance(images, (str, Path)) else images, without=folder)
+    _make(folder)
     work = list(zip(paths, unique_names(paths), strict=True))
     if engine == "ray":
         from intarsia.prediction.batch import predict_on_cluster
@@ -109,12 +110,11 @@ def predict(
     return written
 
 
-def _made(folder: Path) -> Path:
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SaveError(f"--out {folder}: cannot be made ({error.strerror}).") from None
-    return folder
 
 
 def _written(record: Record, folder: Path, skipped: bool) -> Written:

@@ -52,7 +52,7 @@ class Task:
     notes: list[str] = field(default_factory=list)
     stacks: list[Stack] = field(default_factory=list)
     kept: list[Canvas] = field(default_factory=list)
-    """Whose classes are in a stack that is not written yet."""
+    """Those on disk whose classes are in a stack that is not written yet."""
 
 
 class Worker:
@@ -119,7 +119,8 @@ class Worker:
         self._count(task, counts)
         if frame.stack is not None and "classes" in self.predictor.config.outputs:
             frame.stack.slices.append(canvas.classes)
-            task.kept.append(canvas)
+            if canvas.folder:
+                task.kept.append(canvas)
             if not any(frame.stack is stack for stack in task.stacks):
                 task.stacks.append(frame.stack)
         else:
