@@ -132,6 +132,17 @@ def test_views_of_an_asymmetric_network_are_averaged(average):
         assert torch.allclose(found.softmax(1), (plain.softmax(1) + mirrored.softmax(1)) / 2, atol=1e-6)
 
 
+def test_views_of_one_shape_are_computed_together():
+    model, image = small_convolutions(), picture(40, 52)
+    settings = {"mirrors": "horizontal", "rotations": True, "scales": (0.5, 1.0)}
+    alone = logits_of(network_of(model, **settings), image)
+    assert len(model.calls) == 16
+    model.calls.clear()
+    together = logits_of(network_of(model, batch=3, **settings), image)
+    assert [shape[0] for shape in model.calls] == [3, 1] * 4
+    assert torch.allclose(alone, together, atol=1e-6)
+
+
 def test_scales_are_brought_back_to_the_image():
     found = logits_of(network_of(Lambda(lambda x: x), scales=(0.5, 1.0, 1.5), average="logits"), picture(33, 50))
     assert found.shape == (1, 3, 33, 50)

@@ -203,7 +203,7 @@ def _upright(
     stored: NDArray[Any], fmt: str, mode: str, orientation: int, notes: list[str], nodata: float | None
 ) -> Decoded:
     turn = TURNS.get(orientation)
-    pixels, there = _filled(np.ascontiguousarray(turn(stored)) if turn else stored, nodata)
+    pixels, there = filled(np.ascontiguousarray(turn(stored)) if turn else stored, nodata)
     return Decoded(pixels, fmt, mode, orientation, tuple(notes), there)
 
 
@@ -218,7 +218,7 @@ def _chosen(path: Path, stored: NDArray[Any], bands: Sequence[int] | None) -> ND
     return np.ascontiguousarray(planes[..., 0] if planes.shape[2] == 1 else planes)
 
 
-def _filled(pixels: NDArray[Any], nodata: float | None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def filled(pixels: NDArray[Any], nodata: float | None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """The pixels with the mean of each band where there is no value, and where that is; None where all have one."""
     planes = pixels if pixels.ndim == 3 else pixels[..., None]
     there: NDArray[np.bool_] = np.zeros(planes.shape[:2], bool)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
@@ -122,13 +122,10 @@ class Network:
     def __call__(self, batch: Sequence[Prepared], size: tuple[int, int], border: Border = (0, 0, 0, 0)) -> Tensor:
         """(N, K, h, w) float32 logits of windows of one `size`, which were prepared with this border; or of the network's own
         resolution, if it is plain: `resize_logits` brings them to the size."""
-        found = [
-            self._view(batch, place, view, size, border) for place in range(len(self.members)) for view in self.views
-        ]
+        seen = (logits for place in range(len(self.members)) for logits in self._views(batch, place, size, border))
         if self.is_plain:
-            return found[0]
-        logits = found[0] if len(found) == 1 else self._mean([resize_logits(each, size) for each in found])
-        logits = resize_logits(logits, size)
+            return next(seen)
+        logits = self._mean(resize_logits(each, size) for each in seen)
         if self.config.crf is None:
             return logits
         from intarsia.ops.crf import dense_crf
@@ -137,30 +134,31 @@ class Network:
         guide = torch.stack([each for each in guides if each is not None]).to(logits.device)
         return dense_crf(logits, guide, self.config.crf)
 
-    def _view(self, batch: Sequence[Prepared], place: int, view: View, size: tuple[int, int], border: Border) -> Tensor:
+    def _views(self, batch: Sequence[Prepared], place: int, size: tuple[int, int], border: Border) -> Iterator[Tensor]:
+        """(N, K, h, w) logits of each view of a member; views of one shape are computed together as far as a batch goes."""
         images = [prepared.inputs[place] for prepared in batch]
         image = torch.stack(images) if len(images) > 1 else images[0].unsqueeze(0)
         image = image.to(self.device.torch_name, non_blocking=True)
-        model = self.members[place].model
-        framed = any(border)
-        if framed and view.scale != 1:
-            image, framed = image[..., border[0] : border[0] + size[0], border[1] : border[1] + size[1]], False
-        if view.scale != 1:
-            height, width = (max(1, round(side * view.scale)) for side in image.shape[-2:])
-            image = F.interpolate(image, (height, width), mode="bilinear", antialias=True, align_corners=False)
-        image = view.of(image).contiguous(memory_format=self.memory_format)
-        with self.device.autocast():
-            logits = model(image) if framed else logits_for(model, image)
-        logits = view.back(logits.float())
-        return logits[..., : size[0], : size[1]] if framed else logits
+        model, together = self.members[place].model, max(1, self.config.batch // len(batch))
+        for (scale, _), alike in groupby(sorted(self.views, key=_shape), key=_shape):
+            shown, framed = _scaled(image, scale, size, border)
+            for views in _chunks(list(alike), together):
+                stacked = torch.cat([view.of(shown) for view in views]) if len(views) > 1 else views[0].of(shown)
+                stacked = stacked.contiguous(memory_format=self.memory_format)
+                with self.device.autocast():
+                    logits = model(stacked) if framed else logits_for(model, stacked)
+                for view, each in zip(views, logits.float().chunk(len(views)), strict=True):
+                    back = view.back(each)
+                    yield back[..., : size[0], : size[1]] if framed else back
 
-    def _mean(self, found: list[Tensor]) -> Tensor:
-        if self.config.average == "logits":
-            return torch.stack(found).mean(0)
-        mean = found[0].softmax(1)
-        for each in found[1:]:
-            mean += each.softmax(1)
-        return (mean / len(found)).clamp_(min=LEAST_PROBABILITY).log_()
+    def _mean(self, found: Iterable[Tensor]) -> Tensor:
+        """Over views and models, one after the other."""
+        total, count = torch.zeros(()), 0
+        for logits in found:
+            one = logits if self.config.average == "logits" else logits.softmax(1)
+            total, count = (one if count == 0 else total + one), count + 1
+        mean = total / count
+        return mean if self.config.average == "logits" else mean.clamp_(min=LEAST_PROBABILITY).log_()
 
     @torch.inference_mode()
     def of_image(self, pixels: Array) -> Tensor:
@@ -233,6 +231,26 @@ class _Batch:
     windows: list[Window]
     prepared: list[Prepared]
     """Empty if there is nothing to compute."""
+
+
+def _shape(view: View) -> tuple[float, int]:
+    """Views with the same are of one shape."""
+    return view.scale, view.turns % 2
+
+
+def _chunks(views: list[View], size: int) -> list[list[View]]:
+    return [views[first : first + size] for first in range(0, len(views), size)]
+
+
+def _scaled(image_NCHW: Tensor, scale: float, size: tuple[int, int], border: Border) -> tuple[Tensor, bool]:
+    """The image as large as a view sees it, and whether it still has its border."""
+    framed = any(border)
+    if scale == 1:
+        return image_NCHW, framed
+    if framed:
+        image_NCHW = image_NCHW[..., border[0] : border[0] + size[0], border[1] : border[1] + size[1]]
+    target = [max(1, round(side * scale)) for side in image_NCHW.shape[-2:]]
+    return F.interpolate(image_NCHW, target, mode="bilinear", antialias=True, align_corners=False), False
 
 
 def _framed(

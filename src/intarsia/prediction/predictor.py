@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from intarsia.classes import IGNORE, ClassTable
 from intarsia.devices import Device, choose_device
 from intarsia.errors import ConfigError, DataError, IntegrityError
-from intarsia.images.files import Array, as_stored, read_image
+from intarsia.images.files import Array, as_stored, filled, read_image
 from intarsia.images.overlay import colorize, overlay, to_rgb8, with_legend
 from intarsia.images.ranges import BYTES
 from intarsia.images.source import ArraySource, Source
@@ -162,7 +162,7 @@ class Predictor:
             return ArraySource(
                 decoded.pixels, decoded.nodata, path=Path(image), orientation=decoded.orientation, notes=decoded.notes
             )
-        return ArraySource(as_pixels(image, self.preprocess))
+        return ArraySource(*filled(as_pixels(image, self.preprocess).copy(), None))
 
     def prediction(self, source: Source, pixels: Array, canvas: Canvas, *, stored_frame: bool = False) -> Prediction:
         """What a filled canvas says of an image, for the eye too."""
