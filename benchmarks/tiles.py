@@ -5,10 +5,10 @@
     python benchmarks/tiles.py memory         # peak memory of `intarsia predict` from 2,000^2 to 40,000^2
 
 `overhead`: 4096 x 4096 RGB, tiles of 512, overlap one half, 12 classes, a 1x1 convolution as network, one thread, to the
-class map. Each side in a process of its own, in turn; overhead is the time less that of the network alone on the same tiles. MONAI:
-`sliding_window_inference(mode="gaussian")` and `max(1)[1]`; nnU-Net: `nnUNetPredictor`'s own loop (install nnunetv2;
-left out if it is not there). The peers are given the normalised float image, ours the 8-bit one, which it normalises tile by tile.
-`memory` writes a sparse BigTIFF (uint8 RGB) and predicts it in a fresh process; the network is two convolutions.
+class map. Each side in a process of its own, in turn; overhead is the time less that of the network alone on the same tiles.
+MONAI: `sliding_window_inference(mode="gaussian")` and `max(1)[1]`; nnU-Net: the loop of `nnUNetPredictor` itself (install
+nnunetv2; left out if it is not there). The peers are given the normalised float image, ours the 8-bit one, which it
+normalises tile by tile. `memory` writes a BigTIFF (uint8 RGB) and predicts it in a fresh process; the network is two convolutions.
 """
 
 from __future__ import annotations
