@@ -8,7 +8,8 @@
 class map. Each side in a process of its own, in turn; overhead is the time less that of the network alone on the same tiles.
 MONAI: `sliding_window_inference(mode="gaussian")` and `max(1)[1]`; nnU-Net: the loop of `nnUNetPredictor` itself (install
 nnunetv2; left out if it is not there). The peers are given the normalised float image, ours the 8-bit one, which it
-normalises tile by tile. `memory` writes a BigTIFF (uint8 RGB) and predicts it in a fresh process; the network is two convolutions.
+normalises tile by tile. `memory` writes a BigTIFF (uint8 RGB) and predicts it in a fresh process; the network is two
+convolutions.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def main() -> None:
     for index, (pixels, m2) in told.items():
         in_polygons = float(areas[classes == index].sum())
         print(
-            f"class {index:<3}  raster {counts[index]:>11} px   CSV {pixels:>11} px {m2:>13.2f} m2   polygons {in_polygons:>13.2f} m2"
+            f"class {index:<3} raster {counts[index]:>10} px  CSV {pixels:>10} px {m2:>12.2f} m2  polygons {in_polygons:>12.2f}"
         )
     print(f"columns    {names}; all polygons {areas.sum():.2f} m2, the scene {given.side**2 * 0.25:.2f} m2")
     os._exit(0 if one == other and same else 1)

@@ -71,9 +71,10 @@ def write(name: str, rows: list[dict[str, Any]], given: argparse.Namespace) -> N
     lines = [
         "# Dense CRF after the network: CamVid, test images at 360 x 480",
         "",
-        "One run each, one seed: trained with `intarsia train camvid model=NAME train.steps=N data.scale=0.5`. The CRF works at full",
-        "resolution. `deeplab` is DeepLab v2's setting for VGG16; the searched one is the best on validation images. Intervals are",
-        "over images (95 %), of this run; boundary F1 with a tolerance of 0.75 % of the diagonal.",
+        "One run each, one seed: trained with `intarsia train camvid model=NAME train.steps=N data.scale=0.5`. The CRF works",
+        "at full resolution. `deeplab` is DeepLab v2's setting for VGG16; the searched one is the best on validation images.",
+        "Intervals are over images (95 %), of this run; boundary F1 with a tolerance of 0.75 % of the diagonal. `encdec` is a",
+        "U-Net's decoder on an encoder with ImageNet weights, as `deeplab3_lite0` has.",
         "",
         "| model | steps | CRF | w1, sigma_alpha, sigma_beta | mean IoU | pixel accuracy | boundary F1 |",
         "|---|---|---|---|---|---|---|",
