@@ -311,7 +311,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 5000, 10000, 20000, 40000])
     given = parser.parse_args()
     found = (
-        {"overhead": overhead, "network": network}[given.what](given.rounds)
+        {"overhead": overhead, "network": network}[given.what](
+            given.rounds, **({"side": given.side} if given.side else {})
+        )
         if given.what != "memory"
         else memory(given.sizes)
     )
