@@ -47,7 +47,9 @@ def test_maps_after_each_block(name):
             part.register_forward_hook(lambda _m, inputs, out: seen.append((inputs[0].shape[1], out.shape[1])))
         ups = []
         for block in model.up_blocks:
-            block.register_forward_hook(lambda _m, inputs, out: ups.append(inputs[0].shape[1] + out.shape[1]))
+            block.register_forward_hook(
+                lambda block, inputs, out: ups.append(out.shape[1] + (0 if block.whole else inputs[0].shape[1]))
+            )
         bottom = []
         model.bottleneck.register_forward_hook(lambda _m, i, out: bottom.append(i[0].shape[1] + out.shape[1]))
         model(torch.zeros(1, 3, 64, 64))
@@ -79,3 +81,58 @@ def test_any_size_in_both_modes(size):
     model = create_model("fcdensenet56", num_classes=2, growth=2, layers=(1,) * 11, first=4)
     for training in (True, False):
         assert model.train(training)(torch.rand(1, 3, *size)).shape == (1, 2, *size)
+
+
+def small(**settings):
+    torch.manual_seed(0)
+    settings = {"num_classes": 3, "growth": 2, "layers": (2,) * 7, "first": 4, **settings}
+    return create_model("fcdensenet56", **settings).double().train()
+
+
+def step(model, image, *, saving):
+    """Logits, gradients, statistics and draws of a step, and how many blocks and transitions kept each map once."""
+    image = image.clone().requires_grad_()
+    torch.manual_seed(1)
+    logits, others = model.with_auxiliary(image)
+    nodes, todo = {}, [each.grad_fn for each in (logits, *others)]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in nodes:
+            nodes[node] = node.name()
+            todo += [each for each, _ in node.next_functions]
+    kept_once = [name for name in nodes.values() if name in ("_DenseBlockBackward", "_TransitionBackward")]
+    assert bool(kept_once) == saving
+    (logits.square().mean() + sum(other.square().mean() for other in others)).backward()
+    gradients = {f"d {key}": value.grad for key, value in model.named_parameters() if value.grad is not None}
+    seen = {"logits": logits.detach(), "image": image.grad, "draws": torch.rand(3), **gradients}
+    return seen | dict(model.named_buffers()), len(kept_once)
+
+
+@pytest.mark.parametrize("settings", [{}, {"frozen": ("encoder",)}, {"frozen": ("up_blocks",)}, {"dropout": 0.0}])
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_keeping_each_map_once_changes_no_number(settings, deep, batch):
+    image = torch.randn(batch, 3, 37, 50, dtype=torch.float64)
+    naive, auto = (small(deep_supervision=deep, memory=memory, **settings) for memory in ("naive", "auto"))
+    assert naive.state_dict().keys() == auto.state_dict().keys()
+    (expected, none), (found, count) = step(naive, image, saving=False), step(auto, image, saving=True)
+    assert (none, count) == (0, 7 + 3)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert torch.allclose(value, found[key], rtol=1e-8, atol=1e-10), key
+
+
+def test_equal_to_the_naive_form_to_1e_5_in_float32():
+    image = torch.randn(2, 3, 64, 64)
+    naive, auto = (small(memory=memory).float() for memory in ("naive", "auto"))
+    (expected, _), (found, _) = step(naive, image, saving=False), step(auto, image, saving=True)
+    largest = max(value.abs().max() for key, value in expected.items() if key.startswith("d "))
+    for key, value in expected.items():
+        scale = largest if key.startswith("d ") else 1
+        assert torch.allclose(value / scale, found[key] / scale, rtol=1e-5, atol=1e-5), key
+
+
+def test_maps_are_kept_once_in_training_unless_asked_for():
+    image = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    step(small().eval(), image, saving=False)
+    step(small(memory="saving").eval(), image, saving=True)

@@ -7,6 +7,10 @@ released code's README corrects it).
 
 Differs from the paper: BatchNorm uses running statistics at test time; the released code uses those of the test batch.
 
+Layers written down plainly keep copies of all maps before them, quadratically many. In training each map is kept once
+(`memory`; `ops/dense_block.py`): a step at batch 2 of 224 x 224 needs a quarter of the memory, in less time
+(`benchmarks/fcdensenet_memory.py`).
+
 Trained in the paper with: RMSprop, rate 1e-3 times 0.995 an epoch, weight decay 1e-4, crops of 224, batch 3, then whole images
 at 1e-4. CamVid test, table 3: mean IoU 58.9 (56), 65.8 (67), 66.9 (103).
 
@@ -15,12 +19,17 @@ Shapes: N batch, C channels, H height, W width of a level; K classes.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from intarsia.models.base import MODELS, ModelConfig, SegmentationModel
+from intarsia.ops.dense_block import dense_block
+from intarsia.ops.normed_conv import saves
 from intarsia.ops.pad import center_crop, pad_to_multiple
+from intarsia.ops.transition import transition
 
 
 class FCDenseNetConfig(ModelConfig):
@@ -34,6 +43,9 @@ class FCDenseNetConfig(ModelConfig):
     """Maps of the first convolution."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of values dropped after each convolution of a layer and of a transition down."""
+    memory: Literal["auto", "saving", "naive"] = "auto"
+    """What layers keep for gradients: each map once (saving), or copies (naive; double backward needs it); auto: saving in
+    training."""
 
     @field_validator("layers")
     @classmethod
@@ -66,17 +78,17 @@ class FCDenseNet(SegmentationModel):
         self.down_blocks, self.downs = nn.ModuleList(), nn.ModuleList()
         maps, skips = config.first, []
         for count in down:
-            self.down_blocks.append(DenseBlock(maps, count, config))
+            self.down_blocks.append(DenseBlock(maps, count, config, whole=True))
             maps += count * growth
             skips.append(maps)
-            self.downs.append(transition_down(maps, config.dropout))
+            self.downs.append(TransitionDown(maps, config.dropout))
         self.bottleneck = DenseBlock(maps, middle, config)
         self.ups, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         new = middle * growth
-        for count in up:
+        for index, count in enumerate(up):
             self.ups.append(nn.ConvTranspose2d(new, new, kernel_size=3, stride=2))
             maps = new + skips.pop()
-            self.up_blocks.append(DenseBlock(maps, count, config))
+            self.up_blocks.append(DenseBlock(maps, count, config, whole=index == levels - 1))
             new = count * growth
         self.head = nn.Conv2d(maps + new, config.classes, kernel_size=1)
         for module in self.modules():
@@ -89,36 +101,40 @@ class FCDenseNet(SegmentationModel):
         )
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
+        saving = self.config.memory == "saving" or (self.config.memory == "auto" and self.training)
         height, width = image_NCHW.shape[-2:]
         stride = 2 ** len(self.downs)
         stack = self.first(pad_to_multiple(image_NCHW, 1, least=2 * stride if self.training else stride))
         skips: list[Tensor] = []
         for block, down in zip(self.down_blocks, self.downs, strict=True):
-            skips.append(torch.cat((stack, block(stack)), dim=1))
-            stack = down(skips[-1])
-        new = self.bottleneck(stack)
+            skips.append(block(stack, saving=saving))
+            stack = down(skips[-1], saving=saving)
+        stack = self.bottleneck(stack, saving=saving)
         for up, block in zip(self.ups, self.up_blocks, strict=True):
             skip = skips.pop()
-            stack = torch.cat((center_crop(up(new), (skip.shape[-2], skip.shape[-1])), skip), dim=1)
-            new = block(stack)
-        logits: Tensor = self.head(torch.cat((stack, new), dim=1))
+            stack = torch.cat((center_crop(up(stack), (skip.shape[-2], skip.shape[-1])), skip), dim=1)
+            stack = block(stack, saving=saving)
+        logits: Tensor = self.head(stack)
         return logits[..., :height, :width]
 
 
 class DenseBlock(nn.Module):
-    """Each layer sees the input and all maps before it; the block returns the new maps alone."""
+    """Each layer sees the input and all maps before it; the block returns the new maps alone, or the whole stack."""
 
-    def __init__(self, in_channels: int, count: int, config: FCDenseNetConfig) -> None:
+    def __init__(self, in_channels: int, count: int, config: FCDenseNetConfig, *, whole: bool = False) -> None:
         super().__init__()
+        self.whole = whole
         self.layers = nn.ModuleList(
             dense_layer(in_channels + index * config.growth, config.growth, config.dropout) for index in range(count)
         )
 
-    def forward(self, stack_NCHW: Tensor) -> Tensor:
+    def forward(self, stack_NCHW: Tensor, *, saving: bool = False) -> Tensor:
+        if saving and saves(stack_NCHW, self.layers):
+            return dense_block(stack_NCHW, self.layers, whole=self.whole)
         new: list[Tensor] = []
         for layer in self.layers:
             new.append(layer(torch.cat((stack_NCHW, *new), dim=1)))
-        return torch.cat(new, dim=1)
+        return torch.cat((stack_NCHW, *new) if self.whole else new, dim=1)
 
 
 def dense_layer(in_channels: int, growth: int, dropout: float) -> nn.Sequential:
@@ -127,7 +143,16 @@ def dense_layer(in_channels: int, growth: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), conv, nn.Dropout(dropout))
 
 
-def transition_down(maps: int, dropout: float) -> nn.Sequential:
+class TransitionDown(nn.Sequential):
     """BatchNorm, ReLU, 1x1 convolution that keeps the number of maps, dropout, 2x2 max-pooling: table 1, middle."""
-    conv = nn.Conv2d(maps, maps, kernel_size=1)
-    return nn.Sequential(nn.BatchNorm2d(maps), nn.ReLU(inplace=True), conv, nn.Dropout(dropout), nn.MaxPool2d(2))
+
+    def __init__(self, maps: int, dropout: float) -> None:
+        conv = nn.Conv2d(maps, maps, kernel_size=1)
+        super().__init__(nn.BatchNorm2d(maps), nn.ReLU(inplace=True), conv, nn.Dropout(dropout), nn.MaxPool2d(2))
+
+    def forward(self, stack_NCHW: Tensor, *, saving: bool = False) -> Tensor:
+        if saving and saves(stack_NCHW, [self]):
+            return transition(stack_NCHW, list(self))
+        for part in self:
+            stack_NCHW = part(stack_NCHW)
+        return stack_NCHW
