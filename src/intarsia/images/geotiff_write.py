@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from intarsia.classes import IGNORE, ClassTable
 from intarsia.errors import DataError, SaveError
 from intarsia.images.geotiff import GeoSource, environment
+from intarsia.images.source import release
 from intarsia.optional import need
 
 TILE = 512
@@ -179,6 +180,7 @@ def _fill(file: Any, values: NDArray[Any]) -> None:
         for top in range(0, file.height, TILE):
             rows = np.asarray(plane[top : top + TILE]).astype(file.dtypes[0], copy=False)
             file.write(rows, index, window=window(0, top, file.width, len(rows)))
+            release(plane)
 
 
 def _attributes(table: ClassTable) -> str:

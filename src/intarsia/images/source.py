@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,3 +99,10 @@ class ArraySource(Source):
     def read(self, top: int, left: int, height: int, width: int) -> Window:
         where = np.s_[top : top + height, left : left + width]
         return Window(self.pixels[where], None if self.nodata is None else self.nodata[where])
+
+
+def release(array: NDArray[Any]) -> None:
+    """Let the pages of a mapped file go from memory; they are read again when they are needed."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

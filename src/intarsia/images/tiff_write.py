@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from intarsia.classes import IGNORE, ClassTable
 from intarsia.errors import SaveError
+from intarsia.images.source import release
 
 TILE = 512
 _GDAL_METADATA, _GDAL_NODATA, _ASCII = 42112, 42113, 2
@@ -86,3 +87,4 @@ def _tiles(classes: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
             tile = np.full((TILE, TILE), IGNORE, np.uint8)
             tile[: part.shape[0], : part.shape[1]] = part
             yield tile
+        release(classes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from intarsia.classes import IGNORE
 from intarsia.errors import SaveError
+from intarsia.images.source import release
 from intarsia.ops.class_map import class_map
 from intarsia.ops.tiles import Piece
 from intarsia.runs import write_json
@@ -75,13 +75,6 @@ class Canvas:
         """Remove the files."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def release(array: NDArray[Any]) -> None:
-    """Let the pages of a mapped file go from memory; they are read again when they are needed."""
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def entropy_of(probabilities_KHW: Tensor) -> NDArray[np.uint8]:

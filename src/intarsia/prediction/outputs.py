@@ -19,10 +19,10 @@ from intarsia.images.files import as_stored, write_class_map
 from intarsia.images.geotiff import GeoSource
 from intarsia.images.geotiff_write import write_class_geotiff, write_float_geotiff
 from intarsia.images.overlay import overlay, to_rgb8, with_legend
-from intarsia.images.source import Source
+from intarsia.images.source import Source, release
 from intarsia.images.tiff_write import write_class_tiff
 from intarsia.optional import found
-from intarsia.prediction.canvas import Canvas, release
+from intarsia.prediction.canvas import Canvas
 from intarsia.prediction.kinds import Frame
 from intarsia.prediction.predictor import Predictor
 
