@@ -13,6 +13,7 @@ _HOMES = {
     "ClassTable": "intarsia.classes",
     "IntarsiaError": "intarsia.errors",
     "Recipe": "intarsia.recipes.recipe",
+    "anatomy": "intarsia.anatomy",
     "compare": "intarsia.evaluation.compare",
     "create_model": "intarsia.models.base",
     "evaluate": "intarsia.evaluation.evaluate",

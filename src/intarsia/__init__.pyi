@@ -1,3 +1,4 @@
+from intarsia.anatomy.describe import anatomy as anatomy
 from intarsia.classes import ClassTable as ClassTable
 from intarsia.errors import IntarsiaError as IntarsiaError
 from intarsia.evaluation.compare import compare as compare

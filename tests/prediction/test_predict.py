@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_the_manifest_names_each_input_once_with_true_hashes(model, photos, tmp_
     assert [record["image"] for record in found] == [str(path) for path in sorted(photos.iterdir())]
     for record in found:
         assert record["status"] == "done"
-        assert record["sha256"] == hashlib.sha256(open(record["image"], "rb").read()).hexdigest()
+        assert record["sha256"] == hashlib.sha256(Path(record["image"]).read_bytes()).hexdigest()
         assert {name: content_sha256(out / name) for name in record["outputs"]} == record["outputs"]
         classes = read_mask(out / f"{record['image'][-6:-4]}.png").pixels
         counted = {name: int((classes == k).sum()) for k, name in enumerate(model.table.names) if (classes == k).any()}
@@ -270,7 +271,7 @@ def test_the_command_takes_settings_among_the_images(intarsia, tiny_run, photos,
         "predict", tiny_run, photos, "mirrors=both", "outputs=[classes]", "--out", out, "--device", "cpu"
     )
     assert text.count("done before") == 4
-    code, _, errors = intarsia("predict", tiny_run, photos, "miror=both", "--out", out)
+    code, _, errors = intarsia("predict", tiny_run, photos, "mirorrs=both", "--out", out)
     assert (code, "Did you mean 'mirrors'" in errors) == (2, True)
     code, _, errors = intarsia("predict", tiny_run, photos, "crf=deplab", "--out", out)
     assert (code, "Did you mean 'deeplab'" in errors) == (2, True)

@@ -27,6 +27,9 @@ def command(kind: str, pattern: str, as_json: bool) -> None:
     if kind == "weights":
         list_weights(pattern, as_json)
         return
+    if kind == "models":
+        list_models(pattern, as_json)
+        return
     rows = [(name, text) for name, text in entries(kind) if fnmatch.fnmatch(name, pattern)]
     if as_json:
         click.echo(json.dumps([{"name": name, "about": text} for name, text in rows]))
@@ -67,7 +70,6 @@ def entries(kind: str) -> list[tuple[str, str]]:
         return [(name, _ways(each)) for name, each in sorted(FORMATS.items())]
     from intarsia.data import DATASETS
     from intarsia.losses import LOSSES
-    from intarsia.models import MODELS
     from intarsia.recipes import RECIPES
     from intarsia.transforms.pipeline import AUGMENTS
 
@@ -77,8 +79,6 @@ def entries(kind: str) -> list[tuple[str, str]]:
             recipe = RECIPES[name]
             found.append((name, f"{recipe.model.name} on {recipe.data.name}, loss {recipe.loss.name}"))
         return found
-    if kind == "models":
-        return [(name, first_sentence(sys.modules[type(MODELS[name]).__module__].__doc__)) for name in MODELS.names()]
     if kind == "transforms":
         return [(name, _changes(AUGMENTS[name], AUGMENTS["none"])) for name in AUGMENTS.names()]
     if kind == "losses":
@@ -97,6 +97,48 @@ def _changes(value: NamedConfig, start: NamedConfig) -> str:
     known = start.to_dict()
     found = [f"{key}={new}" for key, new in value.to_dict().items() if key != "name" and new != known[key]]
     return ", ".join(found).replace("[", "(").replace("]", ")")
+
+
+def list_models(pattern: str, as_json: bool) -> None:
+    """Print a row a preset: paper, year, parameters, MACs, output stride, receptive field."""
+    from dataclasses import asdict
+
+    from intarsia.anatomy.listing import all_facts
+    from intarsia.anatomy.table import aligned, count, number
+    from intarsia.models.base import MODELS
+
+    names = [name for name in MODELS.names() if fnmatch.fnmatch(name, pattern)]
+    if not names and not as_json:
+        raise click.UsageError(f"no models match {pattern!r}.")
+    facts = all_facts(names)
+    if as_json:
+        click.echo(json.dumps([{"about": about_model(each.name), **asdict(each)} for each in facts]))
+        return
+    rows = [
+        (
+            each.name,
+            each.paper,
+            str(each.year or "-"),
+            count(each.parameters),
+            "?" if each.macs is None else count(each.macs),
+            "?" if each.output_stride is None else number(each.output_stride),
+            each.field,
+        )
+        for each in facts
+    ]
+    heads = ("model", "paper", "year", "parameters", "MACs", "stride", "sees")
+    click.echo("\n".join(aligned([heads, *rows], left=2)))
+    click.echo(
+        "\n2 classes, 3 channels, 360 x 480 pixels; stride: of the coarsest map; sees: receptive field of a logit, in pixels."
+    )
+    click.echo("\n".join(f"{each.name}: {each.why}" for each in facts if each.why) or "next   intarsia anatomy MODEL")
+
+
+def about_model(name: str) -> str:
+    """The first sentence of the preset's file."""
+    from intarsia.models.base import MODELS
+
+    return first_sentence(sys.modules[type(MODELS[name]).__module__].__doc__)
 
 
 def list_weights(pattern: str, as_json: bool) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "Put scores of runs side by side, with intervals and paired differences.",
     "predict": "Segment images with a trained model.",
     "data": "Check, mend, list and download data, or look at them.",
+    "anatomy": "Say what a model sees, costs and holds in memory, before it is trained.",
     "list": "List what can be named: models, losses, recipes, encoders, data, weights.",
     "show": "Print a recipe with every setting and its help.",
     "doctor": "Say what this installation can do, and what to install for the rest.",

@@ -1,0 +1,94 @@
+"""A row a preset: what `intarsia list models` prints."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+from dataclasses import dataclass
+
+from intarsia.anatomy.cost import trace_costs
+from intarsia.anatomy.describe import SIZE, preset_on_meta
+from intarsia.anatomy.receptive_field import trace_fields
+from intarsia.models.base import MODELS, ModelConfig
+
+_SECOND = (("deeplab2", "DeepLab v2", "1606.00915"), ("deeplab3plus", "DeepLabv3+", "1802.02611"))
+"""Presets whose file holds a second paper: how their names begin, its title, its arXiv number."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One preset with 2 classes and 3 channels, where it names none."""
+
+    name: str
+    paper: str
+    """ "FCN, arXiv:1411.4038" """
+    year: int | None
+    """Of the preprint; None: there is none."""
+    parameters: int
+    macs: int | None
+    """At an image of 360 x 480."""
+    output_stride: float | None
+    """Image pixels between places of the coarsest map."""
+    field: str
+    """Receptive field of a logit along rows, in pixels: "404", "188–204", "image" where it sees all of it, "?"."""
+    why: str = ""
+    """Why a number is missing."""
+
+
+def all_facts(names: list[str]) -> list[Facts]:
+    """A row for each preset, also for one (of a plug-in, say) that cannot be built or run here: it says why."""
+    collects = gc.isenabled()
+    gc.disable()  # the many small objects of tracing are no garbage; looking through them takes a third of the time
+    try:
+        return [_facts_or_why(name) for name in names]
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _facts_or_why(name: str) -> Facts:
+    try:
+        return facts_of(name)
+    except Exception as error:
+        paper, year = paper_of(MODELS[name])
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return Facts(name, paper, year, 0, None, None, "?", reason)
+
+
+def facts_of(name: str) -> Facts:
+    """Build a preset without numbers, run it twice, and say what it is.
+
+    >>> found = facts_of("unet")
+    >>> found.paper, found.year, found.output_stride, found.field
+    ('U-Net, arXiv:1505.04597', 2015, 16.0, '188–204')
+    """
+    paper, year = paper_of(MODELS[name])
+    model = preset_on_meta(name)
+    size = model.input_size(*SIZE)
+    costs = trace_costs(model, size, memory=False)
+    fields = list(trace_fields(model, size).values())
+    last = fields[-1]
+    strides = [field.rows.stride for field in fields if field.rows]
+    seen = "image" if last.wide else last.rows.size if last.rows else "?"
+    macs = sum(layer.macs for layer in costs.layers.values())
+    return Facts(name, paper, year, model.count_parameters(), macs, max(strides, default=None), seen, last.unknown)
+
+
+def paper_of(config: ModelConfig) -> tuple[str, int | None]:
+    """Title and arXiv number of the paper, and the year of its preprint, as the head of its file names them."""
+    for start, title, number in _SECOND:
+        if config.name.startswith(start):
+            return f"{title}, arXiv:{number}", 2000 + int(number[:2])
+    text = sys.modules[type(config).__module__].__doc__ or ""
+    decoder = getattr(config, "decoder", None)
+    if decoder is not None:
+        from intarsia.models import decoders
+
+        text = sys.modules[f"{decoders.__name__}.{decoder}"].__doc__ or ""
+    head = " ".join(text.strip().partition("\n\n")[0].split())
+    title = re.split(r": |\. ", head)[0].removesuffix(" v1 and v2")
+    found = re.search(r"arXiv:(\d\d)(\d\d\.\d{4,5})", head)
+    if found is None:
+        return title, None
+    return f"{title}, arXiv:{found[1]}{found[2]}", 2000 + int(found[1])
