@@ -271,7 +271,7 @@ def test_the_command_takes_settings_among_the_images(intarsia, tiny_run, photos,
         "predict", tiny_run, photos, "mirrors=both", "outputs=[classes]", "--out", out, "--device", "cpu"
     )
     assert text.count("done before") == 4
-    code, _, errors = intarsia("predict", tiny_run, photos, "mirorrs=both", "--out", out)
+    code, _, errors = intarsia("predict", tiny_run, photos, "mirror=both", "--out", out)
     assert (code, "Did you mean 'mirrors'" in errors) == (2, True)
     code, _, errors = intarsia("predict", tiny_run, photos, "crf=deplab", "--out", out)
     assert (code, "Did you mean 'deeplab'" in errors) == (2, True)
