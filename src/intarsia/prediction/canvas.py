@@ -17,6 +17,7 @@ from torch import Tensor
 
 from intarsia.classes import IGNORE
 from intarsia.errors import SaveError
+from intarsia.images.files import as_stored
 from intarsia.images.source import release
 from intarsia.ops.class_map import class_map
 from intarsia.ops.tiles import Piece
@@ -70,6 +71,18 @@ class Canvas:
             return 0, 0
         block, rows = json.loads((self.folder / PROGRESS).read_text())["at"]
         return int(block), int(rows)
+
+    def as_stored(self, orientation: int) -> Canvas:
+        """In the frame of a file with this orientation."""
+        entropy, probabilities = self.entropy, self.probabilities
+        if probabilities is not None:
+            probabilities = np.moveaxis(as_stored(np.moveaxis(probabilities, 0, -1), orientation), -1, 0)
+        return Canvas(
+            as_stored(self.classes, orientation),
+            probabilities,
+            None if entropy is None else as_stored(entropy, orientation),
+            self.folder,
+        )
 
     def discard(self) -> None:
         """Remove the files."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,10 @@ from numpy.typing import NDArray
 from intarsia.images.overlay import overlay, to_rgb8, with_legend
 from intarsia.images.source import ArraySource
 from intarsia.images.video import VideoFrames, VideoWriter
+from intarsia.prediction.ahead import ahead
 from intarsia.prediction.canvas import canvas_in_memory
 from intarsia.prediction.predictor import Predictor
 from intarsia.prediction.tiled import segment
-
-Timed = tuple[NDArray[np.uint8], Fraction]
 
 
 def predict_film(
@@ -27,13 +25,13 @@ def predict_film(
     folder: Path,
     name: str,
     tick: Callable[[int, int], None] | None = None,
-) -> tuple[list[Path], VideoFrames, NDArray[np.int64], int]:
+) -> tuple[VideoFrames, NDArray[np.int64], int]:
     """Write NAME_overlay.mp4 (with a legend of all classes) and NAME.mkv (class numbers, lossless) into a folder.
 
     Frames keep their times. The next frame is read, and the last one encoded, while the network computes.
 
     Returns:
-        The files, the film, pixels of each class number over all frames, the number of frames.
+        The film, pixels of each class number over all frames, the number of frames.
 
     Raises:
         FileError: the film cannot be read.
@@ -57,9 +55,9 @@ def predict_film(
             writers["overlay"].write(shown, time)
 
     try:
-        with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(1, "write") as writing:
+        with ThreadPoolExecutor(1, "write") as writing:
             pending: Future[None] | None = None
-            for number, (pixels, time) in enumerate(_ahead(iter(film), reading), 1):
+            for number, (pixels, time) in enumerate(ahead(iter(film), 1), 1):
                 canvas = canvas_in_memory(film.size, table.count, (), "float16")
                 segment(predictor.network, ArraySource(pixels), canvas, table.count)
                 counts += np.bincount(canvas.classes.ravel(), minlength=256)
@@ -76,12 +74,4 @@ def predict_film(
         for writer in writers.values():
             writer.abort()
         raise
-    return [paths[kind] for kind in kinds], film, counts, number
-
-
-def _ahead(frames: Iterator[Timed], reading: ThreadPoolExecutor) -> Iterator[Timed]:
-    """The same, each read while the one before is worked on."""
-    waiting = reading.submit(lambda: list(islice(frames, 1)))
-    while found := waiting.result():
-        waiting = reading.submit(lambda: list(islice(frames, 1)))
-        yield found[0]
+    return film, counts, number

@@ -10,9 +10,9 @@ from pathlib import Path
 from intarsia.errors import ConfigError
 from intarsia.images.dicom import is_dicom
 from intarsia.images.files import IMAGE_SUFFIXES
+from intarsia.images.video import VIDEO_SUFFIXES
 from intarsia.images.zarrs import is_zarr
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg"})
 SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".nii"}
 """Of files that are taken from a folder; a file that is named itself may be called as it likes."""
 

@@ -122,10 +122,8 @@ def frames_of(path: Path, name: str, bands: tuple[int, ...] | None, plane: str |
             yield Frame(f"{name}_{suffix}", source, slices)
     elif is_dicom(path):
         yield from _of_series(find_series([path]), name)
-    elif pages := _pages(path):
-        yield from _of_tiff(path, name, bands, pages)
     else:
-        yield Frame(name, decoded(path, bands))
+        yield from _of_image(path, name, bands)
 
 
 def decoded(path: Path, bands: tuple[int, ...] | None) -> Source:
@@ -166,33 +164,29 @@ def _of_series(found_series: list[Series], name: str) -> Iterator[Frame]:
             yield Frame(f"{own}_{suffix}" if len(series.slices) > 1 else own, source, stack)
 
 
-def _pages(path: Path) -> int:
-    """Pages of a TIFF; 0 if it is none."""
+def _pages_and_area(path: Path) -> tuple[int, int]:
+    """Pages of a TIFF, and pixels of the first; (0, 0) if it is none."""
     try:
         with page_of(path) as page:
-            return page.pages if page else 0
+            return (page.pages, int(page.page.imagelength) * int(page.page.imagewidth)) if page else (0, 0)
     except OSError as error:
         raise FileError(path, "E_CORRUPT", f"cannot be read ({error})") from None
 
 
-def _of_tiff(path: Path, name: str, bands: tuple[int, ...] | None, pages: int) -> Iterator[Frame]:
+def _of_image(path: Path, name: str, bands: tuple[int, ...] | None) -> Iterator[Frame]:
     from intarsia.images.geotiff import GeoSource, is_geotiff
     from intarsia.images.tiff_windows import TiffSource, tiff_frames
 
-    located = is_geotiff(path)
+    pages, area = _pages_and_area(path)
+    located = pages > 0 and is_geotiff(path)
     if located and found("rasterio"):
         yield Frame(name, GeoSource(path, bands))
     elif pages > 1:
         yield from _named(name, tiff_frames(path, bands))
-    elif _area(path) > max_pixels():
+    elif area > max_pixels():
         yield Frame(name, TiffSource(path, bands=bands))
     else:
         source = decoded(path, bands)
         if located:
             source.notes = (*source.notes, WITHOUT_GEO)
         yield Frame(name, source)
-
-
-def _area(path: Path) -> int:
-    with page_of(path) as page:
-        return int(page.page.imagelength) * int(page.page.imagewidth) if page else 0

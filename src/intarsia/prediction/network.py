@@ -5,8 +5,6 @@ Training's validation, evaluation and prediction all ask this one.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,6 +23,7 @@ from intarsia.images.source import ArraySource, Source, Window
 from intarsia.models.base import SegmentationModel, border_of, logits_for, resize_logits
 from intarsia.ops.pad import mirror_index
 from intarsia.ops.tiles import Part, TilePlan, assemble
+from intarsia.prediction.ahead import ahead
 from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.tta import View, views_of
 from intarsia.transforms.preprocess import Preprocess
@@ -182,7 +181,7 @@ class Network:
             seen: told row, column and pixels of each tile, before its logits are given.
             classes: K; where it is known, tiles without any value are not computed.
         """
-        for batch in _ahead(self._batches(source, part, classes)):
+        for batch in ahead(self._batches(source, part, classes), AHEAD):
             if seen:
                 for (row, column), window in zip(batch.places, batch.windows, strict=True):
                     seen(row, column, window)
@@ -271,38 +270,3 @@ def _framed(
     pixels: Array = wide.pixels[rows - top][:, columns - left]
     nodata = None if wide.nodata is None else wide.nodata[rows - top][:, columns - left][inner]
     return Window(pixels[inner], nodata), pixels, inner
-
-
-def _ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
-    """The same, made by a thread that is a few batches ahead; what goes wrong there is raised here."""
-    ready: queue.Queue[_Batch | BaseException | None] = queue.Queue(AHEAD)
-    stop = threading.Event()
-
-    def put(item: _Batch | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                put(batch)
-                if stop.is_set():
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -32,20 +32,23 @@ ROWS = 1024
 """That are looked at together."""
 
 
-def write_outputs(folder: Path, frame: Frame, canvas: Canvas, predictor: Predictor, key: str) -> list[Path]:
+def write_outputs(
+    folder: Path, frame: Frame, canvas: Canvas, counts: NDArray[np.int64], predictor: Predictor, key: str
+) -> None:
     """Write what the settings ask for into an empty folder.
 
     Args:
+        counts: (256,) pixels of each class number of the canvas.
         key: stands for image, model and settings, and is written into rasters.
     """
     source, table, outputs = frame.source, predictor.table, predictor.config.outputs
     value_range = predictor.preprocess.value_range
     raster = not source.is_in_memory
-    kept = _turned(canvas, source) if predictor.config.stored_frame else canvas
+    kept = canvas.as_stored(source.orientation) if predictor.config.stored_frame else canvas
     if "overlay" in outputs:
         picture = _overlay(source, canvas, table, value_range)
         picture = as_stored(picture, source.orientation) if predictor.config.stored_frame else picture
-        present = [index for index in _present(canvas.classes) if index != IGNORE]
+        present = [int(index) for index in np.flatnonzero(counts) if index != IGNORE]
         Image.fromarray(with_legend(picture, table, present)).save(folder / f"{frame.name}_overlay.png")
     if raster:
         _write_rasters(folder, frame, kept, predictor, key)
@@ -57,7 +60,6 @@ def write_outputs(folder: Path, frame: Frame, canvas: Canvas, predictor: Predict
         write_areas(folder / f"{frame.name}_areas.csv", class_areas(kept.classes, table, source))
     if "polygons" in outputs:
         _write_polygons(folder, frame, kept, predictor)
-    return sorted(folder.iterdir())
 
 
 def _write_pictures(folder: Path, name: str, canvas: Canvas, table: ClassTable, outputs: tuple[str, ...]) -> None:
@@ -80,23 +82,12 @@ def _safe_names(table: ClassTable) -> list[str]:
     return ["".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name) for name in table.names]
 
 
-def _turned(canvas: Canvas, source: Source) -> Canvas:
-    """As the file's pixels are stored."""
-
-    def turn(array: NDArray[Any] | None) -> NDArray[Any] | None:
-        if array is None or array.ndim == 2:
-            return None if array is None else as_stored(array, source.orientation)
-        return np.moveaxis(as_stored(np.moveaxis(array, 0, -1), source.orientation), -1, 0)
-
-    classes = as_stored(canvas.classes, source.orientation)
-    return Canvas(classes, turn(canvas.probabilities), turn(canvas.entropy), canvas.folder)
-
-
-def _present(classes: NDArray[np.uint8]) -> list[int]:
-    found = np.zeros(256, np.int64)
+def counts_of(classes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(256,) pixels of each class number."""
+    counts = np.zeros(256, np.int64)
     for _, rows in row_blocks(classes):
-        found += np.bincount(rows.ravel(), minlength=256)
-    return [int(index) for index in np.flatnonzero(found)]
+        counts += np.bincount(rows.ravel(), minlength=256)
+    return counts
 
 
 def row_blocks(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -189,7 +189,8 @@ def _filled(worker: Worker, opened: _Opened, writing: ThreadPoolExecutor, progre
             with progress.task("predict", 1) as bar:
                 worker.film(task, _shown(bar, task.name, "frames"))
         while frame is not None:
-            with progress.task("predict", 1) as bar:
+            bars = progress if worker.tiles(frame) > 1 else Silent()  # no bar for each of a thousand small images
+            with bars.task("predict", 1) as bar:
                 filled = worker.fill(task, frame, _shown(bar, frame.name))
             while len(writes) > PENDING:
                 writes.pop(0).result()

@@ -167,12 +167,9 @@ class Predictor:
     def prediction(self, source: Source, pixels: Array, canvas: Canvas, *, stored_frame: bool = False) -> Prediction:
         """What a filled canvas says of an image, for the eye too."""
         picture = to_rgb8(pixels, self.preprocess.value_range)
-        classes, softmax = canvas.classes, canvas.probabilities
         if stored_frame:
-            picture, classes = (as_stored(each, source.orientation) for each in (picture, classes))
-            if softmax is not None:
-                softmax = np.moveaxis(as_stored(np.moveaxis(softmax, 0, -1), source.orientation), -1, 0)
-        return Prediction(picture, classes, self.table, softmax)
+            picture, canvas = as_stored(picture, source.orientation), canvas.as_stored(source.orientation)
+        return Prediction(picture, canvas.classes, self.table, canvas.probabilities)
 
 
 def as_pixels(image: Any, preprocess: Preprocess) -> Array:

@@ -20,7 +20,7 @@ from intarsia.images.video import is_video
 from intarsia.prediction.canvas import Canvas, canvas_in_memory, canvas_on_disk
 from intarsia.prediction.kinds import Frame, Stack, frames_of
 from intarsia.prediction.manifest import Record, content_sha256, digests, key_of
-from intarsia.prediction.outputs import row_blocks, write_outputs
+from intarsia.prediction.outputs import counts_of, write_outputs
 from intarsia.prediction.predictor import Predictor
 from intarsia.prediction.tiled import segment
 
@@ -88,6 +88,10 @@ class Worker:
         slices = self.predictor.config.slices
         return frames_of(task.image, task.name, self.predictor.preprocess.bands, None if slices == "auto" else slices)
 
+    def tiles(self, frame: Frame) -> int:
+        """Into how many a frame is cut."""
+        return self.predictor.network.plan(frame.source.size).count
+
     def fill(self, task: Task, frame: Frame, tick: Callable[[int, int], None] | None = None) -> Filled:
         """Predict a frame.
 
@@ -111,11 +115,9 @@ class Worker:
     def write(self, task: Task, filled: Filled) -> None:
         """Write what is asked for of a frame, each file whole under its name or not there."""
         frame, canvas = filled.frame, filled.canvas
+        counts = counts_of(canvas.classes)
         with self._aside(task, frame.name) as aside:
-            write_outputs(aside, frame, canvas, self.predictor, task.key)
-        counts = np.zeros(256, np.int64)
-        for _, rows in row_blocks(canvas.classes):
-            counts += np.bincount(rows.ravel(), minlength=256)
+            write_outputs(aside, frame, canvas, counts, self.predictor, task.key)
         self._count(task, counts)
         if frame.stack is not None and "classes" in self.predictor.config.outputs:
             frame.stack.slices.append(canvas.classes)
@@ -134,7 +136,7 @@ class Worker:
         from intarsia.prediction.film import predict_film
 
         with self._aside(task, task.name) as aside:
-            _, film, counts, task.frames = predict_film(self.predictor, task.image, aside, task.name, tick)
+            film, counts, task.frames = predict_film(self.predictor, task.image, aside, task.name, tick)
         self._count(task, counts)
         task.size = film.size
         task.notes += film.notes
