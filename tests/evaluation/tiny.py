@@ -10,10 +10,10 @@ from PIL import Image
 
 from intarsia.classes import IGNORE, ClassTable
 from intarsia.config import to_yaml
+from intarsia.images.preprocess import Preprocess
 from intarsia.models.base import MODELS, build_model
 from intarsia.recipes.recipe import load_recipe
 from intarsia.runs import write_json, write_model
-from intarsia.transforms.preprocess import Preprocess
 
 NAMES = ("background", "<b>x</b>", 'thin & "rare"', "</script><i>never</i>")
 TABLE = ClassTable(names=NAMES)

@@ -7,6 +7,7 @@ from torch import nn
 
 from intarsia.devices import choose_device
 from intarsia.errors import ConfigError, UnknownName
+from intarsia.images.preprocess import Preprocess
 from intarsia.images.source import ArraySource, Window
 from intarsia.models.base import ModelConfig, SegmentationModel, create_model, resize_logits
 from intarsia.prediction import tiled
@@ -15,7 +16,6 @@ from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.network import Member, Network
 from intarsia.prediction.tiled import column_blocks, segment
 from intarsia.prediction.tta import views_of
-from intarsia.transforms.preprocess import Preprocess
 
 CPU = choose_device("cpu", "fp32")
 PLAIN = Preprocess(channels=3, mean=(0, 0, 0), std=(1, 1, 1))

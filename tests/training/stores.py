@@ -2,9 +2,9 @@
 
 import torch
 
+from intarsia.images.preprocess import Preprocess
 from intarsia.progress import Silent
 from intarsia.training.store import Store
-from intarsia.transforms.preprocess import Preprocess
 
 
 class Notes(Silent):

@@ -9,12 +9,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from intarsia.data import FolderConfig
+from intarsia.images.preprocess import Preprocess
 from intarsia.losses.base import Border
 from intarsia.losses.border import border_weight_map
 from intarsia.progress import Silent
 from intarsia.training.feed import Feeder, draw_order
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig
-from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.rare import rare_classes
 from intarsia.transforms.warp_batch import warp_batch
 

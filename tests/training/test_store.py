@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from intarsia.data import FolderConfig
+from intarsia.images.preprocess import Preprocess
 from intarsia.losses.base import Border
 from intarsia.progress import Silent
 from intarsia.training import store as store_module
 from intarsia.training.feed import Feeder
 from intarsia.transforms.pipeline import AUGMENTS
-from intarsia.transforms.preprocess import Preprocess
 from tests.training.stores import Notes, all_of, equal, files, store_of
 
 MODES = ("auto", "memory", "disk", "off")

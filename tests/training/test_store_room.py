@@ -125,7 +125,7 @@ import os, sys
 from intarsia.data import FolderConfig
 from intarsia.progress import Silent
 from intarsia.training import store
-from intarsia.transforms.preprocess import Preprocess
+from intarsia.images.preprocess import Preprocess
 data = FolderConfig(path=sys.argv[1]).open(Silent())
 ours = store.Store(data, data.items("train"), Preprocess(channels=1, mean=(.5,), std=(.5,)), mode="disk")
 calls = []

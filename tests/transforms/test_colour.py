@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from intarsia.images.preprocess import Preprocess
 from intarsia.transforms.colour import hue_matrix
 from intarsia.transforms.pipeline import AugmentConfig, augment
-from intarsia.transforms.preprocess import Preprocess
 from tests.transforms.alone import jitter_colour
 
 GREY = np.array([0.299, 0.587, 0.114])

@@ -6,10 +6,10 @@ import torch
 from scipy import ndimage, stats
 
 from intarsia.errors import ConfigError
+from intarsia.images.preprocess import Preprocess
 from intarsia.transforms import degrade as module
 from intarsia.transforms.degrade import add_noise, compress_jpeg, gaussian_blur, lower_resolution
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment
-from intarsia.transforms.preprocess import Preprocess
 from tests.transforms.alone import degrade
 
 ALL = {"blur": 2.0, "low_resolution": 0.4, "noise": 0.1, "jpeg": 30}

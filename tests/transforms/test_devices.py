@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from intarsia.images.preprocess import Preprocess
 from intarsia.transforms.geometry import Window
 from intarsia.transforms.mix import cutmix, mosaic
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment
-from intarsia.transforms.preprocess import Preprocess
+from intarsia.transforms.prepare import normalise
 from intarsia.transforms.warp import Bend, _plain
 from intarsia.transforms.warp_batch import warp_batch
 
@@ -34,7 +35,7 @@ def test_nothing_is_made_on_another_device(config):
         samples = [augment(image, mask, (64, 80), config, Preprocess(), rng, weights) for _ in range(4)]
         for sample in (*samples, cutmix(*samples[:2], rng), mosaic(samples, rng)):
             assert {part.device.type for part in sample} == {"cuda"}
-            assert Preprocess().normalise(sample.image).device.type == "cuda"
+            assert normalise(Preprocess(), sample.image).device.type == "cuda"
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intarsia.config import InvalidSettings
+from intarsia.images.preprocess import Preprocess
 from intarsia.transforms.geometry import draw_window
 from intarsia.transforms.mix import copy_paste, cutmix, draw_box, mosaic
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment
-from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.rare import MOST, draw_place, find_places, rare_classes
 from intarsia.transforms.sample import Sample
 from intarsia.transforms.sampling import Loaded, Sampler, draw_generator

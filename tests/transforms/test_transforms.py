@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from intarsia.classes import IGNORE
+from intarsia.images.preprocess import Preprocess
 from intarsia.transforms.geometry import Window, cut_weights, cut_window, draw_window
 from intarsia.transforms.pipeline import AugmentConfig, augment
-from intarsia.transforms.preprocess import Preprocess, resize_mask, to_channels
+from intarsia.transforms.prepare import resize_mask, to_channels
 from tests.transforms.alone import jitter_colour
 
 STILL = AugmentConfig(zoom=(1, 1), aspect=1, mirror="none", colour=0)
@@ -34,7 +35,7 @@ def test_normalisation_is_the_formula():
 @pytest.mark.parametrize("value", [0, 1])
 def test_scale_depends_on_the_type_never_on_the_values(value):
     dark = np.full((4, 4, 3), value, np.uint8)
-    assert Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3)(dark).max() == pytest.approx(value / 255)
+    assert float(Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3)(dark).max()) == pytest.approx(value / 255)
 
 
 def test_channels():

@@ -7,10 +7,10 @@ from scipy import ndimage
 
 from intarsia.classes import IGNORE
 from intarsia.errors import ConfigError
+from intarsia.images.preprocess import Preprocess
 from intarsia.recipes.recipe import load_recipe
 from intarsia.transforms.geometry import Window, cut_weights, cut_window, draw_window
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig, augment, resolve_augment
-from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.warp import LIBRARY, Bend, displacement, draw_bend, fields, homography, warp
 from tests.both_forms import both_forms
 

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from torch import nn
 
-    from intarsia.transforms.preprocess import Preprocess
+    from intarsia.images.preprocess import Preprocess
 
 
 @click.command("anatomy")
@@ -96,8 +96,8 @@ def _draw(
     from intarsia.anatomy.picture import draw_effective, write_picture
     from intarsia.images.files import read_image
     from intarsia.images.overlay import to_rgb8
+    from intarsia.images.preprocess import Preprocess
     from intarsia.models.base import MODELS, create_model
-    from intarsia.transforms.preprocess import Preprocess
 
     if trained is None:
         start_weights = {"pretrained": "none"} if "pretrained" in type(MODELS[name]).model_fields else {}
@@ -111,7 +111,7 @@ def _draw(
         channels = found.channels
         mean, std = start.mean or (0.5,) * channels, start.std or (0.5,) * channels
         prepare = preprocess or Preprocess(channels=channels, mean=mean, std=std)
-        tensor = prepare(behind)[None]
+        tensor = torch.from_numpy(prepare(behind))[None]
     measured = effective_field(trained, tensor, size=size)
     weights = getattr(trained, "start", "") if preprocess is None else "trained"
     title = f"{found.name}, {weights}, {'on ' + Path(image).name if image else 'on noise'}, {size[0]} x {size[1]}"

@@ -12,8 +12,8 @@ from intarsia.data.base import Dataset, evenly
 from intarsia.data.decode import decode_item
 from intarsia.data.sheet import Section, Tile, draw_sheet, present_in, small_map, small_photo, tile_of
 from intarsia.images.overlay import overlay_of_sample, unit_to_rgb8
+from intarsia.images.preprocess import Preprocess, median_size
 from intarsia.transforms.pipeline import AUGMENTS, AugmentConfig
-from intarsia.transforms.preprocess import Preprocess, median_size
 from intarsia.transforms.sample import Sample
 from intarsia.transforms.sampling import Loaded, Sampler, classes_looked_for, draw_generator
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from intarsia.data.base import Dataset, Item
-from intarsia.transforms.preprocess import Preprocess, resize_image, resize_mask, to_channels
+from intarsia.images.preprocess import Preprocess
+from intarsia.transforms.prepare import resize_image, resize_mask, to_channels
 from intarsia.transforms.rare import find_places
 from intarsia.transforms.sampling import Loaded
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from intarsia.data.base import Dataset
 from intarsia.devices import available_memory, choose_device
+from intarsia.images.preprocess import median_size
 from intarsia.models.base import SegmentationModel
 from intarsia.recipes.recipe import Recipe
-from intarsia.transforms.preprocess import median_size
 
 _PER_WEIGHT = 16
 """Bytes: weight, gradient and AdamW's two moments, float32."""

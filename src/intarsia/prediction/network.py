@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from intarsia.devices import Device
 from intarsia.images.files import Array
 from intarsia.images.overlay import to_rgb8
+from intarsia.images.preprocess import Preprocess
 from intarsia.images.source import ArraySource, Source, Window
 from intarsia.models.base import SegmentationModel, border_of, logits_for, resize_logits
 from intarsia.ops.pad import mirror_index
@@ -26,7 +27,6 @@ from intarsia.ops.tiles import Part, TilePlan, assemble
 from intarsia.prediction.ahead import ahead
 from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.tta import View, views_of
-from intarsia.transforms.preprocess import Preprocess
 
 AHEAD = 2
 """Batches that are read and prepared while the network computes another."""
@@ -110,7 +110,7 @@ class Network:
         done: dict[Preprocess, Tensor] = {}
         for member in self.members:
             if member.preprocess not in done:
-                done[member.preprocess] = member.preprocess(pixels)
+                done[member.preprocess] = torch.from_numpy(member.preprocess(pixels))
         guide = None
         if self.config.crf is not None:
             rgb = to_rgb8(pixels[inner] if inner else pixels, self.members[0].preprocess.value_range)

@@ -20,6 +20,7 @@ from intarsia.devices import Device, choose_device
 from intarsia.errors import ConfigError, DataError, IntegrityError
 from intarsia.images.files import Array, as_stored, filled, read_image
 from intarsia.images.overlay import colorize, overlay, to_rgb8, with_legend
+from intarsia.images.preprocess import Preprocess
 from intarsia.images.ranges import BYTES
 from intarsia.images.source import ArraySource, Source
 from intarsia.models.base import MODELS, SegmentationModel, build_model, resize_logits
@@ -29,7 +30,6 @@ from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.network import Member, Network
 from intarsia.prediction.tiled import segment
 from intarsia.runs import WEIGHTS, find_model, read_manifest
-from intarsia.transforms.preprocess import Preprocess
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from intarsia.data.base import Dataset, Item
 from intarsia.devices import available_memory
+from intarsia.images.preprocess import Preprocess
 from intarsia.losses.base import Border
 from intarsia.progress import Progress
 from intarsia.training.store import Mode, Store, bytes_of
 from intarsia.transforms.pipeline import AugmentConfig
-from intarsia.transforms.preprocess import Preprocess
+from intarsia.transforms.prepare import normalise
 from intarsia.transforms.sample import Sample
 from intarsia.transforms.sampling import Loaded, Planned, Sampler, classes_looked_for, draw_generator
 
@@ -110,7 +111,7 @@ class Feeder:
     def sample(self, position: int) -> Sample:
         """The sample at a position of the endless sequence, its image normalised; weights, if there is a border."""
         sample = self._drawn(position)
-        return sample._replace(image=self.preprocess.normalise(sample.image))
+        return sample._replace(image=normalise(self.preprocess, sample.image))
 
     def _drawn(self, position: int) -> Sample:
         """The same on the 0..1 scale."""
@@ -177,7 +178,7 @@ class Feeder:
         self._fill(batch, index, self._drawn(number * self.batch + index))
 
     def _fill(self, batch: Batch, index: int, sample: Sample) -> None:
-        self.preprocess.normalise(sample.image, out=batch.image[index])
+        normalise(self.preprocess, sample.image, out=batch.image[index])
         batch.mask[index] = sample.mask
         if batch.weights is not None and sample.weights is not None:
             batch.weights[index] = sample.weights

@@ -11,13 +11,13 @@ from torch import nn
 
 from intarsia.data.base import Dataset, Item
 from intarsia.devices import Device
+from intarsia.images.preprocess import Preprocess
 from intarsia.losses.base import LossConfig
 from intarsia.models.base import SegmentationModel
 from intarsia.progress import Progress
 from intarsia.recipes.recipe import TrainConfig
 from intarsia.training.feed import Feeder
 from intarsia.training.state import Counters
-from intarsia.transforms.preprocess import Preprocess
 
 
 @dataclass

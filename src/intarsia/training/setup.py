@@ -11,6 +11,7 @@ import torch
 from intarsia.data.base import Dataset
 from intarsia.devices import Device, choose_device, cores
 from intarsia.errors import ConfigError
+from intarsia.images.preprocess import Preprocess, median_size
 from intarsia.losses.base import LossConfig, Occurrence
 from intarsia.models.base import ModelConfig, SegmentationModel, build_model
 from intarsia.ops.depthwise import depthwise_in_float32
@@ -18,7 +19,6 @@ from intarsia.progress import Progress
 from intarsia.recipes.recipe import Recipe, TrainConfig
 from intarsia.training.feed import Feeder
 from intarsia.training.trial import faster_with_channels_last
-from intarsia.transforms.preprocess import Preprocess, median_size
 
 DEFAULT_EPOCHS = 50.0
 

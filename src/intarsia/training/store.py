@@ -31,9 +31,9 @@ from intarsia.data.decode import decode_item
 from intarsia.devices import available_memory
 from intarsia.downloads import cache_folder
 from intarsia.errors import ConfigError
+from intarsia.images.preprocess import Preprocess
 from intarsia.losses.base import Border
 from intarsia.progress import Progress, Silent
-from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.sampling import Loaded
 
 Mode = Literal["auto", "memory", "disk", "off"]

@@ -14,7 +14,7 @@ from intarsia.data.base import Dataset, Item
 from intarsia.metrics.confusion import confusion
 from intarsia.models.base import class_map, resize_logits
 from intarsia.prediction.network import Network
-from intarsia.transforms.preprocess import resize_mask
+from intarsia.transforms.prepare import resize_mask
 
 
 @dataclass(frozen=True)

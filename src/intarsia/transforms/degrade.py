@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from intarsia.images.preprocess import scaled_size
 from intarsia.ops.pad import mirror_index
-from intarsia.transforms.preprocess import resize_image, scaled_size
+from intarsia.transforms.prepare import resize_image
 
 
 class Damage(NamedTuple):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.classes import IGNORE
-from intarsia.transforms.preprocess import resize_image, resize_mask
+from intarsia.transforms.prepare import resize_image, resize_mask
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from intarsia.config import NamedConfig
+from intarsia.images.preprocess import Preprocess
 from intarsia.images.ranges import BYTES
 from intarsia.registry import Registry
 from intarsia.transforms.colour import Colour, coloured, draw_colour
 from intarsia.transforms.degrade import Damage, damaged, draw_damage
 from intarsia.transforms.geometry import Window, cut_weights, cut_window, draw_window
-from intarsia.transforms.preprocess import Preprocess
+from intarsia.transforms.prepare import bounds
 from intarsia.transforms.rare import draw_place
 from intarsia.transforms.sample import Sample
 from intarsia.transforms.warp import Bend, draw_bend
@@ -246,7 +247,7 @@ def apply_plans(
             continue
         here = cut_window(image, mask, plan.window, size, cubic=cubic, reflect=reflect)
         cut.append((*here, None if weights is None else cut_weights(weights, plan.window, size, reflect=reflect)))
-    black, white = preprocess.bounds(parts[0].image.device)
+    black, white = bounds(preprocess, parts[0].image.device)
     bounded = preprocess.value_range == BYTES
     stored = cut[0][0][None] if len(cut) == 1 else torch.stack([image for image, _, _ in cut])
     colours = [part.plan.colour for part in parts]

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from intarsia.images.preprocess import Preprocess
 from intarsia.transforms.mix import copy_paste, cutmix, mosaic
 from intarsia.transforms.pipeline import AugmentConfig, Part, apply_plans, draw_plan
-from intarsia.transforms.preprocess import Preprocess
 from intarsia.transforms.rare import rare_classes
 from intarsia.transforms.sample import Sample
 

@@ -28,7 +28,7 @@ from intarsia.classes import IGNORE
 from intarsia.compiled import Compiled, Unfit
 from intarsia.ops.pad import mirrored
 from intarsia.transforms.geometry import Window
-from intarsia.transforms.preprocess import resize_image
+from intarsia.transforms.prepare import resize_image
 
 Warped = tuple[Tensor, Tensor, Tensor | None]
 

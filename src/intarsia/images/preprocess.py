@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field, model_validator
-from torch import Tensor
-from torch.nn import functional as F
 
 from intarsia.config import Config
 from intarsia.errors import DataError
 from intarsia.images.files import Array
 from intarsia.images.ranges import BYTES, ValueRange
 
-_FEW = 1 << 12
 LARGEST_SAMPLE = 512
 """Pixels a side of training samples where nobody says how large they are."""
+Floats = NDArray[np.float32]
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
@@ -63,42 +64,38 @@ class Preprocess(Config):
         """(height, width) after the resize by `scale`."""
         return scaled_size(height, width, self.scale)
 
-    def normalise(self, unit_CHW: Tensor, out: Tensor | None = None) -> Tensor:
-        """(..., C, H, W) on the 0..1 scale to mean 0 and deviation 1, into `out` if there is one."""
-        mean = torch.tensor(self.mean, device=unit_CHW.device).reshape(-1, 1, 1)
-        std = torch.tensor(self.std, device=unit_CHW.device).reshape(-1, 1, 1)
-        return torch.sub(unit_CHW, mean, out=out).div_(std)
-
-    def to_unit(self, pixels_CHW: Tensor) -> Tensor:
-        """Stored values to the 0..1 scale, float32."""
-        low, high = self.bounds(pixels_CHW.device)
-        return (pixels_CHW.float() - low).div_(high - low)
-
-    def bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The value range as two tensors, (1, 1, 1) or (C, 1, 1)."""
-        low, high = (
-            torch.tensor(bound, dtype=torch.float32, device=device).reshape(-1, 1, 1) for bound in self.value_range
-        )
-        return low, high
-
-    def __call__(self, pixels: Array) -> Tensor:
+    def __call__(self, pixels: Array) -> Floats:
         """A decoded image, (H, W) or (H, W, bands), as the network takes it: (C, h, w) float32."""
-        pixels_CHW = resize_image(to_channels(pixels, self.channels), self.scaled_size(*pixels.shape[:2]))
-        if pixels_CHW.dtype == torch.uint8 and pixels_CHW.numel() > _FEW:
-            return self._looked_up(pixels_CHW)
-        return self.normalise(self.to_unit(pixels_CHW))
+        return self.normalise(self.resized(pixels))
 
-    def _looked_up(self, pixels_CHW: Tensor) -> Tensor:
-        """The same of bytes, by a table of all 256 of each channel: a third of the time."""
-        every = torch.arange(256, dtype=torch.uint8).expand(self.channels, 1, 256)
-        tables = self.normalise(self.to_unit(every)).numpy()[:, 0]
+    def resized(self, pixels: Array) -> Array:
+        """(C, h, w) stored values of an image: uint8, or float32."""
+        return resize_planes(to_channels(pixels, self.channels), self.scaled_size(*pixels.shape[:2]))
+
+    def normalise(self, pixels_CHW: Array) -> Floats:
+        """(C, h, w) stored values to mean 0 and deviation 1; of bytes by a table of all 256, in a third of the time."""
+        if pixels_CHW.dtype != np.uint8:
+            return self._normalised(pixels_CHW.astype(np.float32))
         found = np.empty(pixels_CHW.shape, np.float32)
-        for table, plane, out in zip(tables, pixels_CHW.numpy(), found, strict=True):
+        for table, plane, out in zip(self._of_bytes, pixels_CHW, found, strict=True):
             np.take(table, plane, out=out, mode="wrap")  # never out of range; "raise" would go through a copy
-        return torch.from_numpy(found)
+        return found
+
+    @cached_property
+    def _of_bytes(self) -> Floats:
+        """(C, 256)"""
+        every = np.broadcast_to(np.arange(256, dtype=np.float32), (self.channels, 1, 256))
+        return self._normalised(every)[:, 0]
+
+    def _normalised(self, pixels_CHW: Floats) -> Floats:
+        low, high, mean, std = (
+            np.asarray(each, np.float32).reshape(-1, 1, 1) for each in (*self.value_range, self.mean, self.std)
+        )
+        found: Floats = (((pixels_CHW - low) / (high - low)) - mean) / std
+        return found
 
 
-def to_channels(pixels: Array, channels: int) -> Tensor:
+def to_channels(pixels: Array, channels: int) -> Array:
     """(H, W) or (H, W, bands) as (C, H, W): grey is repeated, RGB is weighed to grey (ITU-R BT.601).
 
     uint8 stays uint8; uint16 becomes float32, which holds it exactly.
@@ -106,34 +103,25 @@ def to_channels(pixels: Array, channels: int) -> Tensor:
     Raises:
         DataError: the image has other bands than the network takes.
     """
-    array = np.ascontiguousarray(pixels.astype(np.float32) if pixels.dtype == np.uint16 else pixels)
-    image = torch.from_numpy(array if array.flags.writeable else array.copy())
+    image: NDArray[Any] = pixels.astype(np.float32) if pixels.dtype == np.uint16 else pixels
     if image.ndim == 2:
-        return image.unsqueeze(0).expand(channels, -1, -1)
+        return np.broadcast_to(image, (channels, *image.shape))
     if image.ndim != 3:
-        raise DataError(f"an image must be (height, width) or (height, width, bands), got {tuple(image.shape)}.")
+        raise DataError(f"an image must be (height, width) or (height, width, bands), got {image.shape}.")
     if image.shape[2] == channels:
-        return image.permute(2, 0, 1)
+        return np.moveaxis(image, 2, 0)
     if channels == 1 and image.shape[2] == 3:
-        weights = torch.tensor([0.299, 0.587, 0.114])
-        grey = (image.float() @ weights).unsqueeze(0)
-        return grey.round().to(torch.uint8) if image.dtype == torch.uint8 else grey
+        grey = (image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[None]
+        return grey.round().astype(np.uint8) if image.dtype == np.uint8 else grey
     raise DataError(f"the network takes {channels} bands, the image has {image.shape[2]}.")
 
 
-def resize_image(image_CHW: Tensor, size: tuple[int, int], *, cubic: bool = False) -> Tensor:
-    """Bilinear or bicubic with antialiasing, half-pixel centres; the type (uint8 or float) stays."""
-    if tuple(image_CHW.shape[-2:]) == size:
+def resize_planes(image_CHW: Array, size: tuple[int, int]) -> Array:
+    """(C, h, w): bilinear with antialiasing, half-pixel centres; the type (uint8 or float32) stays."""
+    if image_CHW.shape[-2:] == size:
         return image_CHW
-    if image_CHW.dtype == torch.uint8 and image_CHW.device.type != "cpu":  # there is no such kernel for bytes
-        return resize_image(image_CHW.float(), size, cubic=cubic).round_().clamp_(0, 255).to(torch.uint8)
-    mode = "bicubic" if cubic else "bilinear"
-    resized = F.interpolate(image_CHW.unsqueeze(0), size, mode=mode, antialias=True, align_corners=False)
-    return resized.squeeze(0)
-
-
-def resize_mask(mask_HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest, pixel centres; no class appears that was not there."""
-    if tuple(mask_HW.shape) == size:
-        return mask_HW
-    return F.interpolate(mask_HW[None, None], size, mode="nearest-exact")[0, 0]
+    planes = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size[::-1], Image.Resampling.BILINEAR))
+        for plane in image_CHW
+    ]
+    return np.stack(planes)

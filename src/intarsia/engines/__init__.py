@@ -1,0 +1,1 @@
+"""Exported network files and the engines that run them, without torch."""
