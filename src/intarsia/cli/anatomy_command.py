@@ -73,8 +73,8 @@ def _of_run(name: str, settings: dict[str, Any]) -> tuple[nn.Module | None, Prep
         raise ConfigError(f"{next(iter(settings))}: a trained model has its settings. Leave them out.")
     from intarsia.prediction.predictor import load
 
-    member = load(name, device="cpu", precision="fp32").network.members[0]
-    return member.model, member.preprocess
+    predictor = load(name, device="cpu", precision="fp32")
+    return predictor.model, predictor.preprocess
 
 
 def _draw(

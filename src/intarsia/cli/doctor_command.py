@@ -38,7 +38,7 @@ def examine() -> dict[str, Any]:
     from intarsia.losses import border
     from intarsia.losses.kernel import KERNEL
     from intarsia.metrics.confusion import LIBRARY as COUNTS
-    from intarsia.ops import class_map, distance
+    from intarsia.ops import class_map, distance, running_mean
     from intarsia.ops.crf.compiled_field import FIELD, GAUSSIAN
     from intarsia.ops.crf.compiled_lattice import LATTICE
     from intarsia.optional import EXTRAS, found
@@ -49,6 +49,7 @@ def examine() -> dict[str, Any]:
         "border weights": border.LIBRARY,
         "distances": distance.LIBRARY,
         "class maps": class_map.LIBRARY,
+        "tiles": running_mean.LIBRARY,
         "counts": COUNTS,
         "warps": warp.LIBRARY,
         "CRF lattice": LATTICE,

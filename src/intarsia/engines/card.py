@@ -10,6 +10,8 @@ The network of a file takes `image` and returns `logits`, with free batch, heigh
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Literal
 
 from pydantic import Field
@@ -87,6 +89,12 @@ class Card(Config):
     """Of intarsia."""
 
 
+def card_text(card: Card) -> str:
+    """A card for a file's metadata: JSON, with a check of itself."""
+    values = card.to_dict()
+    return json.dumps({**values, "check": _check(values)}, ensure_ascii=False)
+
+
 def card_of(text: str, name: str) -> Card:
     """A card from a file's metadata.
 
@@ -96,14 +104,20 @@ def card_of(text: str, name: str) -> Card:
     Raises:
         IntegrityError: it is damaged, or of a newer format.
     """
-    import json
-
     try:
         values: dict[str, Any] = json.loads(text)
-        if values.get("format") == FORMAT:
+        check = values.pop("check")
+        if values["format"] == FORMAT and check == _check(values):
             return Card(**values)
+        damaged = values["format"] == FORMAT
     except Exception:  # whatever is wrong with it, it is not what was written
-        raise IntegrityError(f"{name}: its card is damaged. Export the model again.") from None
+        damaged = True
+    if damaged:
+        raise IntegrityError(f"{name}: its card is damaged. Export the model again.")
     raise IntegrityError(
-        f"{name}: its card has format {values.get('format')}, this intarsia reads {FORMAT}. Update intarsia."
+        f"{name}: its card has format {values['format']}, this intarsia reads {FORMAT}. Update intarsia."
     )
+
+
+def _check(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -87,6 +87,6 @@ def _pairs(predictor: Predictor, dataset: Dataset, chosen: list[int]) -> Iterato
     for place in chosen:
         item = items[place]
         image, mask = dataset.read_image(item), dataset.read_mask(item)
-        logits = resize_logits(predictor.network.of_image(image), (item.height, item.width))[0]
+        logits = resize_logits(torch.as_tensor(predictor.network.of_image(image)), (item.height, item.width))[0]
         guide = torch.from_numpy(to_rgb8(image, predictor.preprocess.value_range)).permute(2, 0, 1)
         yield logits, guide, torch.from_numpy(mask)

@@ -1,8 +1,9 @@
 /* The class of the largest logit of every pixel: plain C, compiled by compiled.py on the user's machine.
 
    Pixels are taken in blocks whose largest logits so far stay in the core's own cache, so that the logits are read once.
-   z[k * class_step + i * pixel_step] is the logit of class k at pixel i, so that both orders of memory (NCHW and channels
-   last) are read as they are. NaN counts as the largest, and the first of equals wins, as in torch. */
+   z[k * class_step + r * row_step + i * pixel_step] is the logit of class k in row r at pixel i, so that both orders of memory
+   (NCHW and channels last) and parts of a larger map are read as they are. NaN counts as the largest, and the first of equals
+   wins, as in torch. */
 
 #include <stdint.h>
 #include <string.h>
@@ -37,7 +38,7 @@ static inline void expect(const char *start, long bytes)
     }
 
 #define CLASS_MAP(KIND, TYPE) \
-    void class_map_##KIND(const TYPE *z, int64_t class_step, int64_t pixel_step, int64_t classes, int64_t pixels, uint8_t *out) \
+    static void row_##KIND(const TYPE *z, int64_t class_step, int64_t pixel_step, int64_t classes, int64_t pixels, uint8_t *out) \
     { \
         float best[WIDEST]; \
         int32_t which[WIDEST]; \
@@ -58,6 +59,11 @@ static inline void expect(const char *start, long bytes)
             } \
             SIMD EACH_PIXEL out[first + i] = (uint8_t)which[i]; \
         } \
+    } \
+\
+    void class_map_##KIND(const TYPE *z, const int64_t *steps, int64_t classes, int64_t rows, int64_t width, uint8_t *out, int64_t out_step) \
+    { \
+        for (int64_t r = 0; r < rows; r++) row_##KIND(z + r * steps[1], steps[0], steps[2], classes, width, out + r * out_step); \
     }
 
 CLASS_MAP(float32, float)

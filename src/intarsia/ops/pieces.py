@@ -1,13 +1,17 @@
-"""Pixels divided among threads, and their addresses: for compiled C that reads tensors."""
+"""Pixels divided among threads, and their addresses: for compiled C that reads arrays, and tensors where there is torch."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from intarsia.devices import cores
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ENOUGH = 1 << 16
 """Logits of a loss that are worth a thread."""
@@ -19,7 +23,9 @@ def pieces(num_pixels: int, num_logits: int) -> list[range]:
     Args:
         num_logits: of all images; a measure of the work, in logits of a loss.
     """
-    count = max(1, min(torch.get_num_threads(), num_logits // ENOUGH))
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch is not None else cores()
+    count = max(1, min(threads, num_logits // ENOUGH))
     step = max(16, -(-num_pixels // count // 16) * 16)
     return [range(start, min(start + step, num_pixels)) for start in range(0, num_pixels, step)]
 
@@ -48,6 +54,8 @@ def address(tensor: Tensor, n: int, pixels: range) -> int:
 
 def readable(*tensors: Tensor) -> bool:
     """Whether C can read them: real tensors on the processor, not those of a tracing."""
+    import torch
+
     return not torch.compiler.is_compiling() and all(
-        type(each) in (Tensor, torch.nn.Parameter) and each.device.type == "cpu" for each in tensors
+        type(each) in (torch.Tensor, torch.nn.Parameter) and each.device.type == "cpu" for each in tensors
     )

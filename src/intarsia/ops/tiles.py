@@ -20,11 +20,10 @@ from functools import cached_property
 from itertools import pairwise, product
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from intarsia.errors import ConfigError
+from intarsia.ops.running_mean import Maps, mix, room_like
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Piece:
     column: int
     top: int
     left: int
-    logits: Tensor
+    logits: Maps
     """(K, h, w), a view; valid until the next piece is asked for."""
 
 
@@ -158,65 +157,55 @@ def plan_tiles(size: tuple[int, int], *, tile: int, overlap: float, align: int =
     return TilePlan(rows, columns)
 
 
-def blend(part: Part, logits: Iterable[Tensor]) -> Iterator[Piece]:
+def blend(part: Part, logits: Iterable[Maps]) -> Iterator[Piece]:
     """The final pixels of a part, piece after piece in reading order of the tiles, from the logits of its tiles.
 
     Args:
-        logits: (K, h, w) of each of `part.tiles()`, in that order, over the tile's span; they are altered.
+        logits: (K, h, w) float32 arrays or tensors of each of `part.tiles()`, in that order, over the tile's span; they are
+            altered.
     """
     rows, columns = part.plan.rows, part.plan.columns
     given = iter(logits)
     first_row, first_column = part.tiles()[0]
     left_edge = columns.cores[first_column][0]
-    below: Tensor | None = None  # (K, rows shared with the tiles below, width)
+    below: Maps = None  # (K, rows shared with the tiles below, width)
     for row in range(first_row, part.rows.stop):
-        beside: Tensor | None = None  # (K, h, columns shared with the tile to the right)
+        beside: Maps = None  # (K, h, columns shared with the tile to the right)
         (top, bottom), shared = rows.finals[row], rows.carried[row]
         kept = rows.cores[row][1] - bottom
         for column in range(first_column, part.columns.stop):
             (left, right), end = columns.finals[column], columns.cores[column][1]
             tile = _core(next(given), rows, row, columns, column)
             if beside is not None and beside.shape[2]:
-                _mix(beside, tile[:, :, : beside.shape[2]], _share(columns, column, beside.shape[2], tile))
+                mix(beside, tile[:, :, : beside.shape[2]], columns.shares[column][None, : beside.shape[2]])
             beside = tile[:, :, right - left : end - left]
             final = tile[:, :, : right - left]
             where = slice(left - left_edge, right - left_edge)
             if row > first_row and shared and below is not None:
-                share = _share(rows, row, shared, tile).unsqueeze(1)
-                _mix(below[:, :shared, where], final[:, :shared], share)
+                mix(below[:, :shared, where], final[:, :shared], rows.shares[row][:shared, None])
             if row >= part.rows.start and column >= part.columns.start:
                 yield Piece(row, column, top, left, final[:, : bottom - top])
             if kept > 0 and row + 1 < part.rows.stop:
                 if below is None:
                     most = max(rows.carried)
                     width = columns.finals[part.columns.stop - 1][1] - left_edge
-                    below = tile.new_empty((tile.shape[0], most, width))
+                    below = room_like(tile, most, width)
                 below[:, :kept, where] = final[:, bottom - top :]
 
 
-def _core(logits_KHW: Tensor, rows: Axis, row: int, columns: Axis, column: int) -> Tensor:
+def _core(logits_KHW: Maps, rows: Axis, row: int, columns: Axis, column: int) -> Maps:
     """The tile without its halo."""
     (start, _), (begin, end) = rows.spans[row], rows.cores[row]
     (start_x, _), (begin_x, end_x) = columns.spans[column], columns.cores[column]
     return logits_KHW[:, begin - start : end - start, begin_x - start_x : end_x - start_x]
 
 
-def _share(axis: Axis, index: int, width: int, like: Tensor) -> Tensor:
-    return torch.from_numpy(axis.shares[index][:width]).to(like.device, like.dtype)
-
-
-def _mix(mean: Tensor, logits: Tensor, share: Tensor) -> None:
-    """logits <- mean + share (logits - mean), in place."""
-    torch.lerp(mean, logits, share, out=logits)
-
-
-def assemble(part: Part, logits: Iterable[Tensor]) -> Tensor:
-    """(K, H, W) of the whole plan in one tensor."""
-    whole: Tensor | None = None
+def assemble(part: Part, logits: Iterable[Maps]) -> Maps:
+    """(K, H, W) of the whole plan in one array or tensor."""
+    whole: Maps = None
     for piece in blend(part, logits):
         found = piece.logits
         if whole is None:
-            whole = found.new_empty((found.shape[0], *part.plan.size))
+            whole = room_like(found, *part.plan.size)
         whole[:, piece.top : piece.top + found.shape[1], piece.left : piece.left + found.shape[2]] = found
-    assert whole is not None
     return whole

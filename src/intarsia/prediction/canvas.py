@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from intarsia.classes import IGNORE
 from intarsia.errors import SaveError
 from intarsia.images.files import as_stored
 from intarsia.images.source import release
-from intarsia.ops.class_map import class_map
+from intarsia.ops.class_map import class_map, class_map_of
+from intarsia.ops.running_mean import Maps
 from intarsia.ops.tiles import Piece
 from intarsia.runs import write_json
 
@@ -44,12 +43,11 @@ class Canvas:
         logits = piece.logits
         height, width = logits.shape[1:]
         where = np.s_[piece.top : piece.top + height, piece.left : piece.left + width]
-        classes = class_map(logits.unsqueeze(0))[0].cpu().numpy()
+        _put_classes(logits, self.classes[where])
         if nodata is not None:
-            classes = np.where(nodata, IGNORE, classes)
-        self.classes[where] = classes
+            self.classes[where][nodata] = IGNORE
         if self.probabilities is not None or self.entropy is not None:
-            probabilities = logits.softmax(0)
+            probabilities = _softmax(logits)
             if self.probabilities is not None:
                 self.probabilities[:, *where] = _as(probabilities, self.probabilities.dtype)
             if self.entropy is not None:
@@ -90,18 +88,35 @@ class Canvas:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def entropy_of(probabilities_KHW: Tensor) -> NDArray[np.uint8]:
-    """(H, W) 255 H / ln K, H = - sum p ln p in nats: 0 where the model is sure, 255 where all classes are as likely."""
-    count = probabilities_KHW.shape[0]
-    entropy = torch.special.entr(probabilities_KHW).sum(0) / math.log(max(2, count))
-    found: NDArray[np.uint8] = (255 * entropy).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+def _put_classes(logits_KHW: Maps, out_HW: NDArray[np.uint8]) -> None:
+    if not isinstance(logits_KHW, np.ndarray):
+        if logits_KHW.device.type != "cpu" or str(logits_KHW.dtype) != "torch.float32":
+            out_HW[...] = class_map(logits_KHW.unsqueeze(0))[0].cpu().numpy()
+            return
+        logits_KHW = logits_KHW.detach().numpy()
+    class_map_of(logits_KHW[None], out_HW[None])
+
+
+def _softmax(logits_KHW: Maps) -> NDArray[np.float32]:
+    if not isinstance(logits_KHW, np.ndarray):
+        of_tensor: NDArray[np.float32] = logits_KHW.softmax(0).cpu().numpy()
+        return of_tensor
+    found: NDArray[np.float32] = np.exp(logits_KHW - logits_KHW.max(axis=0))
+    found /= found.sum(axis=0)
     return found
 
 
-def _as(probabilities: Tensor, kind: np.dtype[Any]) -> NDArray[Any]:
-    if kind == np.uint8:
-        return (255 * probabilities).round_().to(torch.uint8).cpu().numpy()
-    return probabilities.cpu().numpy().astype(kind)
+def entropy_of(probabilities_KHW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(H, W) 255 H / ln K, H = - sum p ln p in nats: 0 where the model is sure, 255 where all classes are as likely."""
+    count = probabilities_KHW.shape[0]
+    logs = np.log(np.maximum(probabilities_KHW, np.finfo(np.float32).tiny))  # 0 ln 0 = 0
+    entropy = -(probabilities_KHW * logs).sum(axis=0) / math.log(max(2, count))
+    found: NDArray[np.uint8] = np.rint(255 * entropy).clip(0, 255).astype(np.uint8)
+    return found
+
+
+def _as(probabilities: NDArray[np.float32], kind: np.dtype[Any]) -> NDArray[Any]:
+    return np.rint(255 * probabilities).astype(np.uint8) if kind == np.uint8 else probabilities.astype(kind)
 
 
 def canvas_in_memory(size: tuple[int, int], num_classes: int, outputs: Collection[str], numbers: str) -> Canvas:

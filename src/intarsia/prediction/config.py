@@ -69,6 +69,9 @@ class PredictConfig(TileConfig):
     """What is averaged over views and models."""
     ensemble: tuple[str, ...] = ()
     """More runs whose predictions are averaged with the first one's, such as those of other folds."""
+    backend: Literal["torch", "onnxruntime", "openvino", "auto"] | None = None
+    """What computes the network; null: torch for a run, for an exported file the engine it was made for; auto: the fastest,
+    measured once on each machine."""
     crf: Annotated[SerializeAsAny[CrfConfig] | None, BeforeValidator(_crf)] = None
     """Dense CRF that refines the result; `intarsia list crfs` shows them. In tiles, each is refined before it is blended."""
     outputs: tuple[Output, ...] = ("classes", "overlay")

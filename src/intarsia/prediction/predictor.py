@@ -7,29 +7,27 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file
 
 from intarsia.classes import IGNORE, ClassTable
-from intarsia.devices import Device, choose_device
-from intarsia.errors import ConfigError, DataError, IntegrityError
+from intarsia.engines.files import is_exported, read_card
+from intarsia.errors import ConfigError, DataError
 from intarsia.images.files import Array, as_stored, filled, read_image
 from intarsia.images.overlay import colorize, overlay, to_rgb8, with_legend
 from intarsia.images.preprocess import Preprocess
 from intarsia.images.ranges import BYTES
 from intarsia.images.source import ArraySource, Source
-from intarsia.models.base import MODELS, SegmentationModel, build_model, resize_logits
-from intarsia.ops.depthwise import depthwise_in_float32
 from intarsia.prediction.canvas import Canvas, canvas_in_memory
 from intarsia.prediction.config import PredictConfig
-from intarsia.prediction.network import Member, Network
 from intarsia.prediction.tiled import segment
-from intarsia.runs import WEIGHTS, find_model, read_manifest
+from intarsia.prediction.windows import WindowNetwork
+
+if TYPE_CHECKING:
+    from intarsia.models.base import SegmentationModel
 
 
 @dataclass(frozen=True)
@@ -86,26 +84,29 @@ class Prediction:
 
 
 class Predictor:
-    """A model, or several of the same classes, with all that prediction needs: classes, preparation, device, settings."""
+    """A model, or several of the same classes, with all that prediction needs: classes, preparation, settings.
+
+    Args:
+        network: of the models, on whatever they run.
+        table: their classes.
+        folder: of the first model, or its exported file.
+        digest: sha256 of the weights of all of them, joined by +.
+        words: on what they run, such as "CPU, 2 cores, bf16".
+    """
 
     def __init__(
-        self,
-        members: Sequence[Member],
-        table: ClassTable,
-        device: Device,
-        folder: Path,
-        config: PredictConfig | None = None,
-        digest: str = "",
+        self, network: WindowNetwork, table: ClassTable, folder: Path, *, digest: str = "", words: str = ""
     ) -> None:
-        self.table, self.device, self.folder, self.digest = table, device, folder, digest
-        self.network = Network(members, device, config)
+        self.network, self.table, self.folder, self.digest, self.words = network, table, folder, digest, words
 
     def with_settings(self, settings: Mapping[str, Any]) -> Predictor:
         """The same models with other settings."""
         config = self.config.replace(settings)
-        if config.ensemble != self.config.ensemble:
-            raise ConfigError("ensemble: is set when models are loaded; give several runs to load().")
-        return Predictor(self.network.members, self.table, self.device, self.folder, config, self.digest)
+        for name in ("ensemble", "backend"):
+            if getattr(config, name) != getattr(self.config, name):
+                raise ConfigError(f"{name}: is set when models are loaded; give it to load().")
+        network = self.network.with_config(config)
+        return Predictor(network, self.table, self.folder, digest=self.digest, words=self.words)
 
     @property
     def config(self) -> PredictConfig:
@@ -115,16 +116,26 @@ class Predictor:
     @property
     def preprocess(self) -> Preprocess:
         """How images are prepared; that of the first model, if there are several."""
-        return self.network.members[0].preprocess
+        return self.network.preprocesses[0]
 
     @property
     def model(self) -> SegmentationModel:
-        """The first model."""
+        """The first model, a torch module.
+
+        Raises:
+            ConfigError: an exported file has none.
+        """
+        from intarsia.prediction.network import Network
+
+        if not isinstance(self.network, Network):
+            raise ConfigError(f"{self.folder}: is an exported file, which has no torch module. Load the run itself.")
         return self.network.members[0].net
 
-    def logits(self, image: Array) -> torch.Tensor:
-        """(K, H, W) logits of a decoded image, at its own size, float32."""
-        return resize_logits(self.network.of_image(image), (image.shape[0], image.shape[1]))[0]
+    def logits(self, image: Array) -> NDArray[np.float32]:
+        """(K, H, W) logits of a decoded image, at its own size."""
+        logits = self.network.fit(self.network.of_image(image), (image.shape[0], image.shape[1]))[0]
+        found: NDArray[np.float32] = logits if isinstance(logits, np.ndarray) else logits.cpu().numpy()
+        return found
 
     def predict(
         self,
@@ -201,12 +212,13 @@ def load(
     precision: str = "auto",
     settings: PredictConfig | Mapping[str, Any] | None = None,
 ) -> Predictor:
-    """The model of a run, a run folder or a model folder, ready to predict; files are held against their hashes.
+    """The model of a run, a run folder, a model folder or an exported file, ready to predict; files are held against their
+    hashes. Exported files run without torch.
 
     Args:
         run: a path, or what `train` returned; or several of the same classes, whose predictions are averaged.
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32 or bf16.
+        device: auto, cpu, cuda, cuda:N or mps; exported files run on the processor.
+        precision: auto, fp32 or bf16; exported files run in that of their card, or in bf16 where the engine can.
         settings: how images are predicted, such as `{"tile": 512, "mirrors": "both", "crf": "deeplab"}`.
 
     Raises:
@@ -215,44 +227,42 @@ def load(
     """
     config = settings if isinstance(settings, PredictConfig) else PredictConfig().replace(settings)
     runs = [*(run if isinstance(run, (list, tuple)) else [run]), *config.ensemble]
-    place = choose_device(device, precision)
-    folders = [find_model(Path(getattr(each, "path", each))) for each in runs]
-    members, tables, digests = [], [], []
-    for folder in folders:
-        manifest = read_manifest(folder)
-        model, table, preprocess = _rebuilt(manifest, folder)
-        if place.is_cpu_in_bf16:
-            depthwise_in_float32(model)
-        model = model.to(place.torch_name).to(memory_format=torch.channels_last).eval()
-        members.append(Member(model, preprocess))
-        tables.append(table)
-        digests.append(manifest["files"][WEIGHTS])
-    _same(folders, tables, members)
-    return Predictor(members, tables[0], place, folders[0], config, "+".join(digests))
+    paths = [Path(getattr(each, "path", each)) for each in runs]
+    exported = [is_exported(path) for path in paths]
+    if all(exported):
+        return _of_exported(paths, config, device, precision)
+    if any(exported):
+        raise ConfigError("exported files and runs cannot be averaged with each other; export all of them, or none.")
+    from intarsia.prediction.saved_models import load_models
+
+    return load_models(paths, config, device, precision)
 
 
-def _same(folders: Sequence[Path], tables: Sequence[ClassTable], members: Sequence[Member]) -> None:
-    first = members[0].preprocess
-    for folder, table, member in zip(folders[1:], tables[1:], members[1:], strict=True):
+def _of_exported(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:
+    from intarsia.prediction.backends import open_all
+    from intarsia.prediction.engine_network import EngineNetwork
+
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"--device {device}: exported files run on the processor; predict with the run itself.")
+    cards = [read_card(path) for path in paths]
+    check_alike(paths, [card.classes for card in cards], [card.preprocess for card in cards])
+    engines = open_all(paths, cards, config.backend, precision)
+    digest = "+".join(f"{card.weights}:{engine.words}" for card, engine in zip(cards, engines, strict=True))
+    words = " and ".join(dict.fromkeys(engine.words for engine in engines))
+    return Predictor(EngineNetwork(engines, config), cards[0].classes, paths[0], digest=digest, words=words)
+
+
+def check_alike(paths: Sequence[Path], tables: Sequence[ClassTable], preprocesses: Sequence[Preprocess]) -> None:
+    """Whether models can be averaged.
+
+    Raises:
+        ConfigError: their classes or bands differ.
+    """
+    for path, table, preprocess in zip(paths[1:], tables[1:], preprocesses[1:], strict=True):
         if table.names != tables[0].names:
             raise ConfigError(
-                f"{folder}: knows the classes {', '.join(table.names)}; {folders[0]} knows {', '.join(tables[0].names)}. "
+                f"{path}: knows the classes {', '.join(table.names)}; {paths[0]} knows {', '.join(tables[0].names)}. "
                 "Only models of the same classes are averaged."
             )
-        if member.preprocess.bands != first.bands:
-            raise ConfigError(f"{folder}: takes other bands of an image than {folders[0]}; they cannot be averaged.")
-
-
-def _rebuilt(manifest: Mapping[str, Any], folder: Path) -> tuple[SegmentationModel, ClassTable, Preprocess]:
-    config = MODELS.resolve(manifest["model"]).without_start_weights()
-    model = build_model(config)
-    weights = load_file(folder / WEIGHTS)
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    wrong = [key for key, shape in expected.items() if key not in weights or tuple(weights[key].shape) != shape]
-    wrong += [key for key in weights if key not in expected]
-    if wrong:
-        raise IntegrityError(
-            f"{folder}: the weights do not fit the network of the manifest: {len(wrong)} tensors differ, first {wrong[0]}."
-        )
-    model.load_state_dict(weights)
-    return model, ClassTable(**manifest["classes"]), Preprocess(**manifest["preprocess"])
+        if preprocess.bands != preprocesses[0].bands:
+            raise ConfigError(f"{path}: takes other bands of an image than {paths[0]}; they cannot be averaged.")

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from intarsia.images.source import Source, Window
 from intarsia.ops.tiles import TilePlan, blend
 from intarsia.prediction.canvas import Canvas
-from intarsia.prediction.network import Network
+from intarsia.prediction.windows import WindowNetwork
 
 MOST_KEPT = 1 << 29
 """Bytes of logits that are kept between rows of tiles; a wider image is done in blocks of columns."""
 
 
-@torch.inference_mode()
 def segment(
-    network: Network,
+    network: WindowNetwork,
     source: Source,
     canvas: Canvas,
     num_classes: int,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from intarsia.ops.running_mean import Maps
 from intarsia.prediction.config import PredictConfig
 
 
@@ -19,15 +19,25 @@ class View:
     """Axes of NCHW: 2 upside down, 3 left and right changed."""
     scale: float = 1.0
 
-    def of(self, image_NCHW: Tensor) -> Tensor:
-        """The image as this view shows it."""
-        turned = torch.rot90(image_NCHW, self.turns, (2, 3)) if self.turns else image_NCHW  # both copy in any case
-        return torch.flip(turned, self.mirrored) if self.mirrored else turned
+    def of(self, image_NCHW: Maps) -> Maps:
+        """The image, an array or a tensor, as this view shows it."""
+        return _mirrored(_turned(image_NCHW, self.turns), self.mirrored)
 
-    def back(self, logits_NKHW: Tensor) -> Tensor:
+    def back(self, logits_NKHW: Maps) -> Maps:
         """Logits of the view as those of the image."""
-        mirrored = torch.flip(logits_NKHW, self.mirrored) if self.mirrored else logits_NKHW
-        return torch.rot90(mirrored, -self.turns, (2, 3)) if self.turns else mirrored
+        return _turned(_mirrored(logits_NKHW, self.mirrored), -self.turns)
+
+
+def _turned(maps: Maps, turns: int) -> Maps:
+    if not turns:
+        return maps
+    return np.rot90(maps, turns, (2, 3)) if isinstance(maps, np.ndarray) else maps.rot90(turns, (2, 3))
+
+
+def _mirrored(maps: Maps, axes: tuple[int, ...]) -> Maps:
+    if not axes:
+        return maps
+    return np.flip(maps, axes) if isinstance(maps, np.ndarray) else maps.flip(axes)
 
 
 def views_of(config: PredictConfig) -> tuple[View, ...]:

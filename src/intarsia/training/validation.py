@@ -13,7 +13,7 @@ from torch import Tensor
 from intarsia.data.base import Dataset, Item
 from intarsia.metrics.confusion import confusion
 from intarsia.models.base import class_map, resize_logits
-from intarsia.prediction.network import Network
+from intarsia.prediction.windows import WindowNetwork
 from intarsia.transforms.prepare import resize_mask
 
 
@@ -39,7 +39,9 @@ class Scored:
 
 
 @torch.inference_mode()
-def score_images(network: Network, dataset: Dataset, items: Iterable[Item], *, loss: object = None) -> Iterator[Scored]:
+def score_images(
+    network: WindowNetwork, dataset: Dataset, items: Iterable[Item], *, loss: object = None
+) -> Iterator[Scored]:
     """Each image with its prediction and counts, in order; the models are put into evaluation and stay there.
 
     Args:
@@ -48,7 +50,7 @@ def score_images(network: Network, dataset: Dataset, items: Iterable[Item], *, l
     network.eval()
     num_classes = dataset.table.count
     for item in items:
-        logits = network.of_image(dataset.read_image(item))
+        logits = torch.as_tensor(network.of_image(dataset.read_image(item)))
         mask = dataset.read_mask(item)
         value = float(loss(logits, _small(mask, logits))) if callable(loss) else float("nan")
         logits = resize_logits(logits, (item.height, item.width))

@@ -1,0 +1,48 @@
+"""ONNX files by onnxruntime, on the processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from intarsia.devices import cores
+from intarsia.engines.card import Card, Precision
+from intarsia.engines.engine import Engine
+from intarsia.errors import ConfigError, IntegrityError
+from intarsia.optional import need
+
+FATAL = 4
+"""The one severity that onnxruntime is to print; its errors come as exceptions."""
+
+
+class OnnxRuntime(Engine):
+    """onnxruntime, whose threads sleep between images so that reading and writing have the cores."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, card: Card, precision: Precision | None = None, threads: int | None = None) -> None:
+        super().__init__(path, card, precision, threads)
+        if self.precision == "bf16":
+            raise ConfigError(
+                f"{path.name}: onnxruntime computes no bf16 on processors; use backend=openvino for that."
+            )
+        onnxruntime = need("onnxruntime", extra="export")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or cores()
+        options.log_severity_level = FATAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # each kind of its errors is a class of its own
+            raise IntegrityError(f"{path}: onnxruntime cannot read it ({_short(error)}).") from None
+
+    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
+        found: NDArray[Any] = self._session.run(None, {"image": image})[0]
+        return found
+
+
+def _short(error: Exception) -> str:
+    """The first line of an engine's complaint."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

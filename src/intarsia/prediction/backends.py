@@ -1,0 +1,99 @@
+"""Which engine runs a model: the one that is named, or the fastest by measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from intarsia.devices import cpu_has_bf16
+from intarsia.engines.card import Card, Precision
+from intarsia.engines.choice import machine_key, measure, remember, remembered
+from intarsia.engines.engine import BACKENDS, Engine, open_engine
+from intarsia.errors import ConfigError, MissingExtra
+from intarsia.optional import found
+
+MEASURED_AT = (384, 512)
+"""(height, width) of the image that engines are measured with."""
+ENOUGH_AGREEMENT = 0.995
+"""Share of validation pixels on which bf16 must agree with fp32 before it is chosen by measurement."""
+PRECISIONS: dict[str, Precision | None] = {"auto": None, "fp32": "fp32", "bf16": "bf16"}
+
+
+def open_all(paths: Sequence[Path], cards: Sequence[Card], backend: str | None, precision: str) -> list[Engine]:
+    """Each exported file in the engine that the settings name.
+
+    Args:
+        backend: onnxruntime, openvino, auto, or None for the one that a file was made for.
+        precision: auto, fp32 or bf16.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    if backend == "torch":
+        raise ConfigError("backend: an exported file does not run in torch; predict with the run itself.")
+    opened = []
+    for path, card in zip(paths, cards, strict=True):
+        if backend == "auto":
+            opened.append(fastest(path, card, precision))
+        else:
+            opened.append(open_engine(path, card, backend=backend, precision=PRECISIONS[precision]))
+    return opened
+
+
+def fastest(path: Path, card: Card, precision: str) -> Engine:
+    """The engine that runs an exported file fastest on this machine."""
+    choices = dict(_choices(path, card, precision))
+    if not choices:
+        raise MissingExtra("no engine for exported models is installed: pip install 'intarsia[export]'")
+    key = machine_key(f"{card.content} {precision}")
+    chosen = remembered(key)
+    if chosen not in choices:
+        engines = {name: make() for name, make in choices.items()}
+        image = drawn_input(card)
+        chosen = remember(key, measure({name: _computing(engine, image) for name, engine in engines.items()}))
+        return engines[chosen]
+    return choices[chosen]()
+
+
+def _choices(path: Path, card: Card, precision: str) -> Iterator[tuple[str, Callable[[], Engine]]]:
+    """Name and maker of every engine that can run the file in an allowed precision."""
+    for backend in BACKENDS:
+        if not found(backend) or (backend == "onnxruntime" and path.suffix.lower() == ".xml"):
+            continue
+        for kind in _precisions(card, precision, backend):
+            yield (
+                f"{backend} {kind}",
+                lambda backend=backend, kind=kind: open_engine(path, card, backend=backend, precision=kind),  # type: ignore[misc]
+            )
+
+
+def _precisions(card: Card, precision: str, backend: str) -> tuple[Precision, ...]:
+    if card.precision == "int8":
+        return ("int8",)
+    has_bf16 = backend == "openvino" and cpu_has_bf16()
+    if precision != "auto":
+        return (("fp32",) if precision == "fp32" else ("bf16",)) if precision == "fp32" or has_bf16 else ()
+    if card.precision == "bf16":
+        return ("bf16",) if backend == "openvino" else ()
+    return ("fp32", "bf16") if has_bf16 and card.agreement.get("bf16", 0) >= ENOUGH_AGREEMENT else ("fp32",)
+
+
+def drawn_input(card: Card) -> Any:
+    """A batch of one image, as the card says it is taken, for measuring."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*MEASURED_AT, card.preprocess.channels)).astype(np.uint8)
+    if card.input == "normalised":
+        return card.preprocess.normalise(np.moveaxis(pixels, -1, 0))[None]
+    return pixels[None] if card.preprocess.value_range == (0.0, 255.0) else pixels[None].astype(np.float32)
+
+
+def _computing(engine: Engine, image: Any) -> Callable[[], Any]:
+    border = engine.card.border
+    if border is not None:
+        top, left, bottom, right = border.around(*MEASURED_AT)
+        spread = ((0, 0), (0, 0), (top, bottom), (left, right))
+        spread = spread if engine.card.input == "normalised" else (spread[0], spread[2], spread[3], spread[1])
+        image = np.pad(image, spread, mode="reflect")
+    given = np.ascontiguousarray(image)
+    return lambda: engine(given)
