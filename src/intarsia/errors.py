@@ -10,6 +10,13 @@
     ├── DataError         6   images, masks or class tables that cannot be used
     │   └── FileError         one file; carries the path and a stable code such as E_TRUNCATED
     ├── IntegrityError    7   a stored file is not what its manifest says
+    │   ├── PickleRefused     it is a pickle, which could run code when it is opened
+    │   ├── TruncatedFile     its end is missing
+    │   ├── HashMismatch      it is not the file that was saved
+    │   ├── NonFiniteWeights  weights that are not finite numbers
+    │   ├── WrongClassCount   the network has other classes than the class table
+    │   ├── WrongWeights      weights of another network
+    │   └── GoldenMismatch    the network computes something else than when it was saved
     ├── DownloadError    69   a published file could not be fetched
     ├── SaveError        74   a result could not be written
     └── Interrupted      75   stopped by a signal, or by a cluster without room; what is done is saved, and can be gone on with
@@ -76,6 +83,34 @@ class IntegrityError(IntarsiaError):
     """A stored file is not what its manifest says."""
 
     exit_code = 7
+
+
+class PickleRefused(IntegrityError):
+    """A pickle, which could run code when it is opened."""
+
+
+class TruncatedFile(IntegrityError):
+    """A file whose end is missing."""
+
+
+class HashMismatch(IntegrityError):
+    """A file that is not the one that was saved."""
+
+
+class NonFiniteWeights(IntegrityError):
+    """Weights that are not finite numbers."""
+
+
+class WrongClassCount(IntegrityError):
+    """A network with other classes than the class table."""
+
+
+class WrongWeights(IntegrityError):
+    """Weights of another network."""
+
+
+class GoldenMismatch(IntegrityError):
+    """A network that computes something else than when it was saved."""
 
 
 class DownloadError(IntarsiaError):

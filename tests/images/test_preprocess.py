@@ -47,3 +47,11 @@ def test_images_are_resized_as_in_training(size, dtype):
     found = resize_planes(planes, size)
     assert found.dtype == dtype
     assert np.abs(found.astype(np.float64) - right).max() <= (1 if dtype == np.uint8 else 5e-3)
+
+
+def test_settings_alone_make_two_equal():
+    first, second = Preprocess(), Preprocess()
+    first(drawn(9, 9, 3)), second(drawn(9, 9, 3))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != Preprocess(scale=0.5)

@@ -60,6 +60,12 @@ class Preprocess(Config):
             raise ValueError("std must be positive, and value_range must rise")
         return self
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Preprocess) and self.to_dict() == other.to_dict()  # the table of bytes is no setting
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in type(self).model_fields))
+
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) after the resize by `scale`."""
         return scaled_size(height, width, self.scale)

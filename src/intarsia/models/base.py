@@ -20,7 +20,7 @@ from intarsia.errors import ConfigError
 from intarsia.ops.class_map import class_map as class_map
 from intarsia.ops.pad import center_crop, mirror_pad
 from intarsia.registry import Registry
-from intarsia.runs import WEIGHTS, find_model, read_manifest
+from intarsia.runs import find_model, read_manifest
 
 
 class ModelConfig(NamedConfig):
@@ -217,13 +217,13 @@ def take_over(model: SegmentationModel, path: Path) -> list[str]:
 
     Raises:
         ConfigError: there is no model, or nothing of it fits.
-        IntegrityError: its files are not what was saved.
+        IntegrityError: its files are not what was saved, or its weights are not finite.
     """
-    from safetensors.torch import load_file
+    from intarsia.models.saved import stored_weights  # which builds models
 
     folder = find_model(path)
     manifest = read_manifest(folder)
-    theirs, ours = load_file(folder / WEIGHTS), model.state_dict()
+    theirs, ours = stored_weights(folder), model.state_dict()
     same = [key for key, value in ours.items() if key in theirs and theirs[key].shape == value.shape]
     if not same:
         raise ConfigError(f"model.start_from: nothing in {path} has the name and shape of a weight of this model.")

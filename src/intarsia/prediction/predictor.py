@@ -108,6 +108,13 @@ class Predictor:
         network = self.network.with_config(config)
         return Predictor(network, self.table, self.folder, digest=self.digest, words=self.words)
 
+    def for_many(self, count: int) -> Predictor:
+        """The same models, ready to compute so many images."""
+        network = self.network.for_many(count)
+        if network is self.network:
+            return self
+        return Predictor(network, self.table, self.folder, digest=self.digest, words=self.words)
+
     @property
     def config(self) -> PredictConfig:
         """How images are predicted."""

@@ -88,7 +88,7 @@ def _fitted(config: ModelConfig, dataset: Dataset) -> ModelConfig:
         (config.num_classes, dataset.table.count, "num_classes"),
         (config.in_channels, dataset.channels, "in_channels"),
     ):
-        if given is not None and given < there:
+        if given is not None and (given != there if name == "num_classes" else given < there):
             raise ConfigError(
                 f"model.{name}: is {given}, but {dataset.label} has {there}. Leave it out, or set {there}."
             )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from intarsia.errors import ConfigError, Interrupted
+from intarsia.models.base import SegmentationModel
+from intarsia.models.saved import save_model
 from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import Recipe, load_recipe, recipe_of_run
-from intarsia.runs import write_model
 from intarsia.training.history import draw_curves, read_history
 from intarsia.training.loop import fit
 from intarsia.training.session import Training
 from intarsia.training.setup import Setup, set_up
 from intarsia.training.start import announce, began, check_free, make_run_folder, write_start
-from intarsia.training.state import Counters, weights_of
+from intarsia.training.state import Counters
 
 MAY_CHANGE = ("epochs", "steps", "minutes", "validations", "patience", "workers", "cache", "save_minutes")
 """Settings of train that a resumed run may change."""
@@ -88,19 +89,16 @@ def _training(folder: Path, setup: Setup, progress: Progress) -> Training:
         config=setup.recipe.train,
         device=setup.device,
         channels_last=setup.recipe.train.memory_format == "channels_last",
-        save_model=_model_writer(folder, setup),
+        save_model=_model_writer(folder, setup, progress),
         progress=progress,
     )
 
 
-def _model_writer(folder: Path, setup: Setup) -> Callable[[nn.Module, str, Counters], None]:
+def _model_writer(folder: Path, setup: Setup, progress: Progress) -> Callable[[nn.Module, str, Counters], None]:
     """Writes `folder/NAME`, a model folder that predicts without the run."""
 
     def write(net: nn.Module, name: str, counters: Counters) -> None:
-        manifest = {
-            "model": setup.recipe.model.to_dict(),
-            "classes": setup.dataset.table.to_dict(),
-            "preprocess": setup.preprocess.to_dict(),
+        about = {
             "start": setup.model.start,
             "trained": {
                 "data": setup.dataset.label,
@@ -109,7 +107,16 @@ def _model_writer(folder: Path, setup: Setup) -> Callable[[nn.Module, str, Count
                 "val_mean_iou": max(counters.best, 0.0),
             },
         }
-        write_model(folder / name, {key: value.numpy() for key, value in weights_of(net).items()}, manifest)
+        lacking = save_model(
+            folder / name,
+            cast(SegmentationModel, net),
+            setup.dataset.table,
+            setup.preprocess,
+            size=setup.feeder.size,
+            about=about,
+        )
+        if lacking:
+            progress.note(f"note     {folder / name}: {lacking}")
 
     return write
 
