@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
+from intarsia.devices import cores
 from intarsia.engines.card import Card, Precision
 from intarsia.errors import ConfigError
 
@@ -16,20 +17,33 @@ BACKENDS = ("onnxruntime", "openvino")
 
 
 class Engine(ABC):
-    """A network file that is loaded and ready to run.
+    """A network file that is loaded and ready to run; several threads may call it at once.
 
     Args:
         path: .onnx or .xml.
         card: of that file.
         precision: in which it computes; None: the card's.
         threads: processor cores that it takes; None: all that this process may use.
+        streams: calls that are computed at the same time, on a share of the cores each: more images a second, each of
+            them later.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, path: Path, card: Card, precision: Precision | None = None, threads: int | None = None) -> None:
-        self.path, self.card, self.threads = path, card, threads
+    def __init__(
+        self,
+        path: Path,
+        card: Card,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        streams: int = 1,
+    ) -> None:
+        self.path, self.card, self.threads, self.streams = path, card, threads or cores(), streams
         self.precision: Precision = precision or card.precision
+
+    def with_streams(self, streams: int) -> Self:
+        """The same file in the same engine, for so many calls at once."""
+        return type(self)(self.path, self.card, self.precision, self.threads, streams)
 
     @abstractmethod
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from intarsia.devices import cores
 from intarsia.engines.card import Card, Precision
 from intarsia.engines.engine import Engine
 from intarsia.errors import ConfigError, IntegrityError
@@ -22,15 +21,22 @@ class OnnxRuntime(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, card: Card, precision: Precision | None = None, threads: int | None = None) -> None:
-        super().__init__(path, card, precision, threads)
+    def __init__(
+        self,
+        path: Path,
+        card: Card,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        streams: int = 1,
+    ) -> None:
+        super().__init__(path, card, precision, threads, streams)
         if self.precision == "bf16":
             raise ConfigError(
                 f"{path.name}: onnxruntime computes no bf16 on processors; use backend=openvino for that."
             )
         onnxruntime = need("onnxruntime", extra="export")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
+        options.intra_op_num_threads = max(1, self.threads // streams)
         options.log_severity_level = FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

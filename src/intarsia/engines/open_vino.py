@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Lock
 from typing import Any
 
 from numpy.typing import NDArray
 
-from intarsia.devices import cores
 from intarsia.engines.card import Card, Precision
 from intarsia.engines.engine import Engine
 from intarsia.errors import IntegrityError
@@ -19,6 +20,7 @@ MOST_SHAPES = 4
 """Networks compiled for one size that are kept."""
 OFTEN = 3
 """Images of a size that are worth a network compiled for it."""
+_first, _once = Lock(), Event()
 
 
 class OpenVino(Engine):
@@ -26,43 +28,68 @@ class OpenVino(Engine):
 
     name = "openvino"
 
-    def __init__(self, path: Path, card: Card, precision: Precision | None = None, threads: int | None = None) -> None:
-        super().__init__(path, card, precision, threads)
+    def __init__(
+        self,
+        path: Path,
+        card: Card,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        streams: int = 1,
+    ) -> None:
+        super().__init__(path, card, precision, threads, streams)
         openvino = need("openvino", extra="export")
         self._core = openvino.Core()
         self._settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": streams,
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": threads or cores(),
+            "INFERENCE_NUM_THREADS": self.threads,
         }
         self._seen: Counter[Shape] = Counter()
-        self._requests: dict[Shape | None, Any] = {}
+        self._idle: dict[Shape | None, SimpleQueue[Any]] = {}
+        self._lock = Lock()
         try:
             self._read()
         except Exception as error:  # RuntimeError of many words
             raise IntegrityError(f"{path}: OpenVINO cannot read it ({_short(error)}).") from None
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
-        request = self._request(image.shape)
-        found: NDArray[Any] = request.infer([image], share_inputs=True)[0]
+        if not _once.is_set():  # two threads in their first call wait for each other for ever (OpenVINO 2026.4)
+            with _first:
+                found = self._computed(image)
+                _once.set()
+                return found
+        return self._computed(image)
+
+    def _computed(self, image: NDArray[Any]) -> NDArray[Any]:
+        with self._lock:
+            idle = self._requests(image.shape)
+        request = idle.get()
+        try:
+            found: NDArray[Any] = request.infer([image], share_inputs=True)[0]
+        finally:
+            idle.put(request)
         return found
 
-    def _request(self, shape: Shape) -> Any:
+    def _requests(self, shape: Shape) -> SimpleQueue[Any]:
+        """Requests of the network that a shape is given to."""
         self._seen[shape] += 1
-        if shape in self._requests:
-            return self._requests[shape]
-        fixed = sum(1 for kept in self._requests if kept is not None)
+        if shape in self._idle:
+            return self._idle[shape]
+        fixed = sum(1 for kept in self._idle if kept is not None)
         if not fixed or (self._seen[shape] >= OFTEN and fixed < MOST_SHAPES):
             return self._compiled(shape)
-        return self._requests.get(None) or self._compiled(None)
+        return self._idle.get(None) or self._compiled(None)
 
-    def _compiled(self, shape: Shape | None) -> Any:
-        """A network for one shape, or for any."""
+    def _compiled(self, shape: Shape | None) -> SimpleQueue[Any]:
+        """Requests of a network for one shape, or for any."""
         network = self._read()
         if shape is not None:
             network.reshape(list(shape))
-        self._requests[shape] = self._core.compile_model(network, "CPU", self._settings).create_infer_request()
-        return self._requests[shape]
+        compiled = self._core.compile_model(network, "CPU", self._settings)
+        idle = self._idle[shape] = SimpleQueue()
+        for _ in range(self.streams):
+            idle.put(compiled.create_infer_request())
+        return idle
 
     def _read(self) -> Any:
         return self._core.read_model(str(self.path))

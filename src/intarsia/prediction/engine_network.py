@@ -9,6 +9,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from intarsia.devices import cores
 from intarsia.engines.card import Card
 from intarsia.engines.engine import Engine
 from intarsia.errors import ConfigError
@@ -19,6 +20,10 @@ from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.windows import LEAST_PROBABILITY, Border, Prepared, WindowNetwork
 
 Floats = NDArray[np.float32]
+MANY = 4
+"""Images for each core that are worth an engine which computes several at once."""
+MOST_STREAMS = 8
+"""Images that are computed at once."""
 
 
 class EngineNetwork(WindowNetwork):
@@ -30,7 +35,7 @@ class EngineNetwork(WindowNetwork):
 
     def __init__(self, engines: Sequence[Engine], config: PredictConfig | None = None) -> None:
         super().__init__([engine.card.preprocess for engine in engines], config)
-        self.engines = tuple(engines)
+        self.engines, self.parallel = tuple(engines), min(engine.streams for engine in engines)
         kinds = {engine.card.input for engine in engines}
         if len(kinds) > 1:
             raise ConfigError("models exported with and without --with-pre cannot be averaged; export them alike.")
@@ -42,6 +47,13 @@ class EngineNetwork(WindowNetwork):
     def with_config(self, config: PredictConfig) -> Self:
         """The same engines with other settings."""
         return type(self)(self.engines, config)
+
+    def for_many(self, count: int) -> Self:
+        """Several images at once, on a core each, if there are enough of them: all cores on one image wait for each other."""
+        streams = min(cores(), MOST_STREAMS)
+        if count < MANY * streams or streams == self.parallel:
+            return self
+        return type(self)([engine.with_streams(streams) for engine in self.engines], self.config)
 
     def borders(self, height: int, width: int) -> set[Border]:
         found = (engine.card.border for engine in self.engines)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from intarsia.errors import DataError, PartialFailure, SaveError
@@ -93,7 +96,7 @@ def predict(
         predictor = run if isinstance(run, Predictor) else load(run, device=device, settings=settings)
         if isinstance(run, Predictor) and settings:
             predictor = run.with_settings(settings)
-        records = _on_this_machine(predictor, work, folder, progress or Silent())
+        records = _on_this_machine(predictor.for_many(len(work)), work, folder, progress or Silent())
     written, errors = [], []
     for record, skipped in records:
         if record["status"] != "done":
@@ -132,27 +135,53 @@ def _written(record: Record, folder: Path, skipped: bool) -> Written:
 def _on_this_machine(
     predictor: Predictor, work: Sequence[tuple[Path, str]], folder: Path, progress: Progress
 ) -> Iterator[tuple[Record, bool]]:
-    """Records in order: the next input is read, and the last one written, while the network computes."""
+    """Records in order: the next inputs are read, and the last ones written, while the network computes."""
     manifest = Manifest(folder)
     worker = Worker(predictor, folder)
-    with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(1, "write") as writing:
-        waiting: list[Future[Record]] = []
-        ahead = reading.submit(_opened, worker, manifest, *work[0])
-        for following in [*work[1:], None]:
-            opened = ahead
-            if following:
-                ahead = reading.submit(_opened, worker, manifest, *following)
-            found = opened.result()
+    parallel = predictor.network.parallel
+    turns = Turns(progress)
+    with (
+        ThreadPoolExecutor(parallel, "read") as reading,
+        ThreadPoolExecutor(parallel, "network") as computing,
+        ThreadPoolExecutor(parallel, "write") as writing,
+    ):
+        ahead = deque(reading.submit(_opened, worker, manifest, *each) for each in work[:parallel])
+        waiting: deque[Future[Future[Record]]] = deque()
+        for number in range(len(work)):
+            found = ahead.popleft().result()
+            if number + parallel < len(work):
+                ahead.append(reading.submit(_opened, worker, manifest, *work[number + parallel]))
             if isinstance(found, dict):  # failed, or done before
                 while waiting:
-                    yield _kept(manifest, waiting.pop(0).result())
+                    yield _kept(manifest, waiting.popleft().result().result())
                 yield (found, True) if found["status"] == "done" else _kept(manifest, found)
                 continue
-            waiting.append(_filled(worker, found, writing, progress))
-            while len(waiting) > PENDING or (waiting and waiting[0].done()):
-                yield _kept(manifest, waiting.pop(0).result())
+            waiting.append(computing.submit(_filled, worker, found, writing, turns))
+            while len(waiting) > parallel + PENDING or (waiting and _is_done(waiting[0])):
+                yield _kept(manifest, waiting.popleft().result().result())
         for each in waiting:
-            yield _kept(manifest, each.result())
+            yield _kept(manifest, each.result().result())
+
+
+def _is_done(waiting: Future[Future[Record]]) -> bool:
+    return waiting.done() and waiting.result().done()
+
+
+class Turns:
+    """Images of several tiles come one after the other, with a bar each; those of one tile all at once, without."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self._lock = progress, Lock()
+
+    @contextmanager
+    def bar(self, *, large: bool) -> Iterator[Bar]:
+        """Where an image shows how far it is, in its turn."""
+        if not large:
+            with Silent().task("predict", 1) as bar:
+                yield bar
+            return
+        with self._lock, self.progress.task("predict", 1) as bar:
+            yield bar
 
 
 def _kept(manifest: Manifest, record: Record) -> tuple[Record, bool]:
@@ -180,17 +209,16 @@ def _opened(worker: Worker, manifest: Manifest, image: Path, name: str) -> _Open
         return failed(task, error)
 
 
-def _filled(worker: Worker, opened: _Opened, writing: ThreadPoolExecutor, progress: Progress) -> Future[Record]:
+def _filled(worker: Worker, opened: _Opened, writing: ThreadPoolExecutor, turns: Turns) -> Future[Record]:
     """Predict each frame of an input; writing goes on beside it."""
     task, frame = opened.task, opened.first
     writes: list[Future[None]] = []
     try:
         if frame is None:
-            with progress.task("predict", 1) as bar:
+            with turns.bar(large=True) as bar:
                 worker.film(task, _shown(bar, task.name, "frames"))
         while frame is not None:
-            bars = progress if worker.tiles(frame) > 1 else Silent()  # no bar for each of a thousand small images
-            with bars.task("predict", 1) as bar:
+            with turns.bar(large=worker.tiles(frame) > 1) as bar:
                 filled = worker.fill(task, frame, _shown(bar, frame.name))
             while len(writes) > PENDING:
                 writes.pop(0).result()

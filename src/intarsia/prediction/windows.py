@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Self
@@ -44,6 +46,8 @@ class WindowNetwork(ABC):
 
     preprocesses: tuple[Preprocess, ...]
     """Of each model."""
+    parallel: int = 1
+    """Batches that are computed at the same time."""
 
     def __init__(self, preprocesses: Sequence[Preprocess], config: PredictConfig | None) -> None:
         self.preprocesses, self.config = tuple(preprocesses), config or PredictConfig()
@@ -74,6 +78,10 @@ class WindowNetwork(ABC):
     @abstractmethod
     def nothing(self, num_classes: int, size: tuple[int, int]) -> Maps:
         """(K, h, w) zeros, for a window without any value."""
+
+    def for_many(self, count: int) -> Self:
+        """The same models, ready to compute so many images; perhaps several at once."""
+        return self
 
     def eval(self) -> None:  # noqa: B027  an engine has no other state
         """Put every model into evaluation, where there is another state."""
@@ -127,14 +135,40 @@ class WindowNetwork(ABC):
             seen: told row, column and pixels of each tile, before its logits are given.
             classes: K; where it is known, tiles without any value are not computed.
         """
-        for batch in ahead(self._batches(source, part, classes), AHEAD):
+        batches = self._batches(source, part, classes)
+        if len(part.tiles()) == 1:  # a thread for one window would only be waited for
+            computed: Iterator[tuple[_Batch, Iterable[Maps]]] = (
+                (batch, self._computed(batch, classes)) for batch in batches
+            )
+        else:
+            computed = self._in_turn(ahead(batches, AHEAD), classes)
+        for batch, logits in computed:
             if seen:
                 for (row, column), window in zip(batch.places, batch.windows, strict=True):
                     seen(row, column, window)
-            if batch.prepared:
-                yield from self.fit(self(batch.prepared, batch.size, batch.border), batch.size)
-            else:
-                yield from (self.nothing(classes, batch.size) for _ in batch.places)
+            yield from logits
+
+    def _computed(self, batch: _Batch, classes: int) -> Iterable[Maps]:
+        """(K, h, w) logits of each tile of a batch."""
+        if not batch.prepared:
+            return [self.nothing(classes, batch.size) for _ in batch.places]
+        fitted: Iterable[Maps] = self.fit(self(batch.prepared, batch.size, batch.border), batch.size)
+        return fitted
+
+    def _in_turn(self, batches: Iterator[_Batch], classes: int) -> Iterator[tuple[_Batch, Iterable[Maps]]]:
+        """Batches with their logits, in order; as many as may be are computed at the same time."""
+        if self.parallel == 1:
+            yield from ((batch, self._computed(batch, classes)) for batch in batches)
+            return
+        with ThreadPoolExecutor(self.parallel, "tiles") as threads:
+            waiting: deque[tuple[_Batch, Future[Iterable[Maps]]]] = deque()
+            for batch in batches:
+                waiting.append((batch, threads.submit(self._computed, batch, classes)))
+                if len(waiting) > self.parallel:
+                    first, logits = waiting.popleft()
+                    yield first, logits.result()
+            for first, logits in waiting:
+                yield first, logits.result()
 
     def _batches(self, source: Source, part: Part, classes: int) -> Iterator[_Batch]:
         rows, columns = part.plan.rows.spans, part.plan.columns.spans
