@@ -44,7 +44,7 @@ def open_all(paths: Sequence[Path], cards: Sequence[Card], backend: str | None, 
 
 def fastest(path: Path, card: Card, precision: str) -> Engine:
     """The engine that runs an exported file fastest on this machine."""
-    choices = dict(_choices(path, card, precision))
+    choices = dict(choices_of(path, card, precision))
     if not choices:
         raise MissingExtra("no engine for exported models is installed: pip install 'intarsia[export]'")
     key = machine_key(f"{card.content} {precision}")
@@ -52,24 +52,30 @@ def fastest(path: Path, card: Card, precision: str) -> Engine:
     if chosen not in choices:
         engines = {name: make() for name, make in choices.items()}
         image = drawn_input(card)
-        chosen = remember(key, measure({name: _computing(engine, image) for name, engine in engines.items()}))
+        chosen = remember(key, measure({name: computing(engine, image) for name, engine in engines.items()}))
         return engines[chosen]
     return choices[chosen]()
 
 
-def _choices(path: Path, card: Card, precision: str) -> Iterator[tuple[str, Callable[[], Engine]]]:
-    """Name and maker of every engine that can run the file in an allowed precision."""
+def choices_of(
+    path: Path, card: Card, precision: str, *, trusted: bool = False
+) -> Iterator[tuple[str, Callable[[], Engine]]]:
+    """Name and maker of every engine that can run the file in an allowed precision.
+
+    Args:
+        trusted: bf16 is allowed whether or not it was held against fp32, as it is in torch.
+    """
     for backend in BACKENDS:
         if not found(backend) or (backend == "onnxruntime" and path.suffix.lower() == ".xml"):
             continue
-        for kind in _precisions(card, precision, backend):
+        for kind in _precisions(card, precision, backend, trusted=trusted):
             yield (
                 f"{backend} {kind}",
                 lambda backend=backend, kind=kind: open_engine(path, card, backend=backend, precision=kind),  # type: ignore[misc]
             )
 
 
-def _precisions(card: Card, precision: str, backend: str) -> tuple[Precision, ...]:
+def _precisions(card: Card, precision: str, backend: str, *, trusted: bool = False) -> tuple[Precision, ...]:
     if card.precision == "int8":
         return ("int8",)
     has_bf16 = backend == "openvino" and cpu_has_bf16()
@@ -77,7 +83,8 @@ def _precisions(card: Card, precision: str, backend: str) -> tuple[Precision, ..
         return (("fp32",) if precision == "fp32" else ("bf16",)) if precision == "fp32" or has_bf16 else ()
     if card.precision == "bf16":
         return ("bf16",) if backend == "openvino" else ()
-    return ("fp32", "bf16") if has_bf16 and card.agreement.get("bf16", 0) >= ENOUGH_AGREEMENT else ("fp32",)
+    agrees = trusted or card.agreement.get("bf16", 0) >= ENOUGH_AGREEMENT
+    return ("fp32", "bf16") if has_bf16 and agrees else ("fp32",)
 
 
 def drawn_input(card: Card) -> Any:
@@ -88,7 +95,8 @@ def drawn_input(card: Card) -> Any:
     return pixels[None] if card.preprocess.value_range == (0.0, 255.0) else pixels[None].astype(np.float32)
 
 
-def _computing(engine: Engine, image: Any) -> Callable[[], Any]:
+def computing(engine: Engine, image: Any) -> Callable[[], Any]:
+    """A call of an engine with that input, for measuring."""
     border = engine.card.border
     if border is not None:
         top, left, bottom, right = border.around(*MEASURED_AT)

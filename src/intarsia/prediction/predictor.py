@@ -237,15 +237,20 @@ def load(
     paths = [Path(getattr(each, "path", each)) for each in runs]
     exported = [is_exported(path) for path in paths]
     if all(exported):
-        return _of_exported(paths, config, device, precision)
+        return of_exported(paths, config, device, precision)
     if any(exported):
         raise ConfigError("exported files and runs cannot be averaged with each other; export all of them, or none.")
-    from intarsia.prediction.saved_models import load_models
+    if config.backend in (None, "torch"):
+        from intarsia.prediction.saved_models import load_models
 
-    return load_models(paths, config, device, precision)
+        return load_models(paths, config, device, precision)
+    from intarsia.prediction.exported_runs import load_for_engine
+
+    return load_for_engine(paths, config, device, precision)
 
 
-def _of_exported(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:
+def of_exported(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:
+    """`load` of exported files."""
     from intarsia.prediction.backends import open_all
     from intarsia.prediction.engine_network import EngineNetwork
 

@@ -1,0 +1,123 @@
+"""Runs that are predicted by an engine for exported files: exported once, kept in the cache, or found beside the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from intarsia import __version__
+from intarsia.downloads import cache_folder
+from intarsia.engines.card import Card
+from intarsia.engines.choice import machine_key, measure, remember, remembered
+from intarsia.engines.files import SUFFIXES, is_exported, read_card
+from intarsia.errors import ConfigError, IntegrityError, MissingExtra
+from intarsia.prediction.backends import choices_of, computing, drawn_input
+from intarsia.prediction.config import PredictConfig
+from intarsia.prediction.predictor import Predictor, of_exported
+from intarsia.prediction.windows import Prepared
+from intarsia.runs import WEIGHTS, find_model, read_manifest
+
+TORCH = "torch"
+DRIVER = Path("/proc/driver/nvidia")
+"""There where a CUDA device is: engines compute on the processor, so torch is not raced against them."""
+
+
+def load_for_engine(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:
+    """`load` of run folders whose network an engine is to compute, or whatever is the fastest."""
+    if config.backend == "auto":
+        return _fastest(paths, config, device, precision)
+    return of_exported([exported_of(path) for path in paths], config, device, precision)
+
+
+def exported_of(path: Path) -> Path:
+    """The network of a run in float32 as a file for engines: one that lies in its folder `export`, else one in the cache,
+    which is written and held against the model the first time.
+
+    Raises:
+        MissingExtra: what writes it is not installed.
+        IntegrityError: the file would compute something else than the model.
+    """
+    folder = find_model(path)
+    weights: str = read_manifest(folder)["files"][WEIGHTS]
+    kept = cache_folder() / "exports" / f"{weights[:16]}-{__version__}.onnx"
+    for file in (*_beside(path), *_beside(folder.parent), kept):
+        if file.is_file() and _fits(file, weights):
+            return file
+    _write(folder, kept)
+    return kept
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    folder = path / "export"
+    yield from sorted(each for each in folder.glob("*") if each.suffix in SUFFIXES and is_exported(each))
+
+
+def _fits(file: Path, weights: str) -> bool:
+    """Whether a file is a run's network as it is: in float32, from normalised images to logits."""
+    try:
+        card = read_card(file)
+    except (ConfigError, IntegrityError):
+        return False
+    return (card.weights, card.precision, card.input, card.output) == (weights, "fp32", "normalised", "logits")
+
+
+def _write(folder: Path, file: Path) -> None:
+    from intarsia.export.parity import made_pictures
+    from intarsia.export.traceable import border_rule
+    from intarsia.export.write import aside, check_kind, write_proved
+    from intarsia.models.saved import load_saved
+
+    check_kind("onnx", "fp32")
+    saved = load_saved(folder)
+    card = Card(
+        model=saved.model.config.name,
+        classes=saved.table,
+        preprocess=saved.preprocess,
+        border=border_rule(saved.model),
+        weights=saved.digest,
+        version=__version__,
+    )
+    with aside(file) as place:
+        write_proved(saved.model, card, place, kind="onnx", pictures=made_pictures(saved.preprocess))
+
+
+def _fastest(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:
+    """Torch, or the engine that is faster on this machine by measurement."""
+    if device not in ("auto", "cpu") or (device == "auto" and DRIVER.exists()):
+        return _in_torch(paths, config, device, precision)
+    try:
+        files = [exported_of(path) for path in paths]
+    except (ConfigError, IntegrityError, MissingExtra):  # what cannot be exported here runs in torch
+        return _in_torch(paths, config, device, precision)
+    card = read_card(files[0])
+    choices = dict(choices_of(files[0], card, precision, trusted=True))
+    key = machine_key(f"run {card.weights} {precision}")
+    chosen = remembered(key)
+    if chosen not in (TORCH, *choices):
+        image = drawn_input(card)
+        calls = {name: computing(make(), image) for name, make in choices.items()}
+        network = _in_torch(paths[:1], PredictConfig(), "cpu", precision).network
+        inner: Any = network.take(card.preprocess, drawn_pixels(card))
+        calls[TORCH] = lambda: network([Prepared((inner,), None)], (inner.shape[-2], inner.shape[-1]))
+        chosen = remember(key, measure(calls))
+    if chosen == TORCH:
+        return _in_torch(paths, config, "cpu", precision)
+    backend, kind = chosen.split()
+    named = of_exported(files, config.replace(backend=backend), device, kind)
+    return Predictor(named.network, named.table, paths[0], digest=named.digest, words=named.words)
+
+
+def _in_torch(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:
+    from intarsia.prediction.saved_models import load_models
+
+    return load_models(paths, config, device, precision)
+
+
+def drawn_pixels(card: Card) -> Any:
+    """(h, w, C) of the size that the drawn input has, before `preprocess.scale`."""
+    import numpy as np
+
+    image = drawn_input(card)[0]
+    scale = card.preprocess.scale
+    return np.zeros((round(image.shape[-2] / scale), round(image.shape[-1] / scale), image.shape[0]), np.uint8)
