@@ -207,7 +207,7 @@ def recipe_lines(
     scored_elsewhere = trained.get("data") not in (None, dataset.label)
     data = f"{dataset.label}: {splits} images" + (f"; trained on {trained['data']}" if scored_elsewhere else "")
     encoder = recipe.model.to_dict().get("encoder")
-    model = [recipe.model.name, *([str(encoder)] if encoder else []), predictor.model.size_in_words()]
+    model = [recipe.model.name, *([str(encoder)] if encoder else []), predictor.size_in_words]
     model += [f"started from {manifest['start']}"] if manifest.get("start") else []
     numbers = {key: value for key, value in recipe.loss.to_dict().items() if isinstance(value, int | float)}
     settings = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in numbers.items())

@@ -27,7 +27,15 @@ def load_for_engine(paths: Sequence[Path], config: PredictConfig, device: str, p
     """`load` of run folders whose network an engine is to compute, or whatever is the fastest."""
     if config.backend == "auto":
         return _fastest(paths, config, device, precision)
-    return of_exported([exported_of(path) for path in paths], config, device, precision)
+    return _of_files([exported_of(path) for path in paths], paths, config, device, precision)
+
+
+def _of_files(
+    files: Sequence[Path], runs: Sequence[Path], config: PredictConfig, device: str, precision: str
+) -> Predictor:
+    """Exported files that stand for runs."""
+    named = of_exported(files, config, device, precision)
+    return Predictor(named.network, named.table, find_model(runs[0]), digest=named.digest, words=named.words)
 
 
 def exported_of(path: Path) -> Path:
@@ -104,8 +112,7 @@ def _fastest(paths: Sequence[Path], config: PredictConfig, device: str, precisio
     if chosen == TORCH:
         return _in_torch(paths, config, "cpu", precision)
     backend, kind = chosen.split()
-    named = of_exported(files, config.replace(backend=backend), device, kind)
-    return Predictor(named.network, named.table, paths[0], digest=named.digest, words=named.words)
+    return _of_files(files, paths, config.replace(backend=backend), device, kind)
 
 
 def _in_torch(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:

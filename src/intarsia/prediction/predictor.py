@@ -138,6 +138,13 @@ class Predictor:
             raise ConfigError(f"{self.folder}: is an exported file, which has no torch module. Load the run itself.")
         return self.network.members[0].net
 
+    @property
+    def size_in_words(self) -> str:
+        """ "5.2 M parameters", or of an exported file what runs it."""
+        from intarsia.prediction.engine_network import EngineNetwork
+
+        return f"run by {self.words}" if isinstance(self.network, EngineNetwork) else self.model.size_in_words()
+
     def logits(self, image: Array) -> NDArray[np.float32]:
         """(K, H, W) logits of a decoded image, at its own size."""
         logits = self.network.fit(self.network.of_image(image), (image.shape[0], image.shape[1]))[0]
