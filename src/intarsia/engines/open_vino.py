@@ -48,7 +48,7 @@ class OpenVino(Engine):
         self._idle: dict[Shape | None, SimpleQueue[Any]] = {}
         self._lock = Lock()
         try:
-            self._read()
+            self._fresh: Any = self._read()
         except Exception as error:  # RuntimeError of many words
             raise IntegrityError(f"{path}: OpenVINO cannot read it ({_short(error)}).") from None
 
@@ -82,7 +82,7 @@ class OpenVino(Engine):
 
     def _compiled(self, shape: Shape | None) -> SimpleQueue[Any]:
         """Requests of a network for one shape, or for any."""
-        network = self._read()
+        network, self._fresh = self._fresh or self._read(), None
         if shape is not None:
             network.reshape(list(shape))
         compiled = self._core.compile_model(network, "CPU", self._settings)
