@@ -116,9 +116,15 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+THREADS = "INTARSIA_THREADS"
+"""Environment variable: cores that engines and compiled code take at most."""
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get(THREADS, "")
+    return min(there, max(1, int(limit))) if limit.isdecimal() else there
 
 
 def available_memory(device: str = "cpu") -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import intarsia as ia
+from intarsia.devices import THREADS
 from intarsia.errors import ConfigError, Interrupted, MissingExtra, PartialFailure, SaveError
 from intarsia.optional import found
 from intarsia.prediction import batch, cluster, nodes
@@ -22,6 +23,7 @@ from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.manifest import Manifest
 from intarsia.prediction.predict import predict
 from tests.conftest import write
+from tests.engines.nets import kernel, write_conv
 
 HAS_RAY = all(found(package) for package in ("ray", "pyarrow", "pandas"))
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray[data] is not installed: pip install 'intarsia[ray]'")
@@ -33,6 +35,12 @@ def lines(folder):
 
 def outputs(folder):
     return {Path(line["image"]).name: line["outputs"] for line in lines(folder) if line["status"] == "done"}
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    """A worker limits its process; these tests are one."""
+    monkeypatch.setenv(THREADS, "")
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +281,16 @@ def test_a_worker_tells_what_it_did(tiny_run, images, local, tmp_path):
     (tmp_path / "i00.png").unlink()
     assert outcomes(worker, rows(paths[:1], known))[0]["record"]["outputs"] == local["i00.png"]
     assert [each["skipped"] for each in outcomes(worker, rows(paths[1:], known))] == [False, False]
+
+
+def test_a_worker_runs_exported_files_too(tmp_path, images):
+    file = write_conv(tmp_path / "net.onnx", kernel())
+    predict(file, images / "i00.png", out=tmp_path / "local")
+    (tmp_path / "out").mkdir()
+    worker = nodes.Segmenter(job_for(file, tmp_path / "out"), Anyone())
+    (outcome,) = outcomes(worker, rows([images / "i00.png"]))
+    (line,) = lines(tmp_path / "local")
+    assert outcome["record"]["outputs"] == line["outputs"]
 
 
 def test_settings_are_booked_as_without_ray(tiny_run, images, tmp_path):

@@ -25,6 +25,7 @@ from typing import Any
 import intarsia
 from intarsia import errors
 from intarsia.devices import cores
+from intarsia.engines.files import is_exported
 from intarsia.errors import ConfigError, DataError, IntarsiaError, Interrupted, SaveError
 from intarsia.optional import need, require
 from intarsia.prediction.cluster import (
@@ -82,7 +83,9 @@ def predict_on_cluster(
     runs = _folders(run, config)
     manifest = Manifest(folder)
     with _connected() as (ray, place), _token(folder) as token:
-        kind, share = kind_of_device(ray, device), max(1, int(_number("INTARSIA_RAY_CPUS", 1)))
+        exported = all(is_exported(Path(run)) for run in runs)  # those run on processors
+        kind = kind_of_device(ray, "cpu" if exported and device == "auto" else device)
+        share = max(1, int(_number("INTARSIA_RAY_CPUS", 1)))
         job = Job(runs, str(folder), config, kind, share, token, intarsia.__version__, min(5.0, patience / 4))
         workers = capacity(ray, job)
         if not workers:

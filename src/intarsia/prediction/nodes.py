@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import intarsia
+from intarsia.devices import THREADS
+from intarsia.engines.files import is_exported
 from intarsia.errors import ConfigError, DataError, IntarsiaError, SaveError
 from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.manifest import NAME, Manifest, Record
@@ -96,12 +98,13 @@ class Segmenter:
             self.broken = _stop(error)
 
     def _loaded(self) -> Any:
-        import torch
-
         from intarsia.prediction.predictor import load
         from intarsia.prediction.worker import Worker
 
-        if self.job.kind == "cpu":
+        os.environ[THREADS] = str(self.job.cores)
+        if self.job.kind == "cpu" and not all(is_exported(Path(run)) for run in self.job.runs):
+            import torch
+
             torch.set_num_threads(self.job.cores)
         predictor = load(list(self.job.runs), device=self.job.kind, settings=self.job.config.replace({"ensemble": ()}))
         worker = Worker(predictor, self.folder)
