@@ -17,6 +17,7 @@ _HOMES = {
     "compare": "intarsia.evaluation.compare",
     "create_model": "intarsia.models.base",
     "evaluate": "intarsia.evaluation.evaluate",
+    "export": "intarsia.export",
     "load": "intarsia.prediction.predictor",
     "predict": "intarsia.prediction.predict",
     "train": "intarsia.evaluation.experiment",

@@ -4,6 +4,7 @@ from intarsia.errors import IntarsiaError as IntarsiaError
 from intarsia.evaluation.compare import compare as compare
 from intarsia.evaluation.evaluate import evaluate as evaluate
 from intarsia.evaluation.experiment import train as train
+from intarsia.evaluation.exporting import export as export
 from intarsia.models.base import create_model as create_model
 from intarsia.prediction.predict import predict as predict
 from intarsia.prediction.predictor import load as load

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Score a run on its test images and write the report.",
     "compare": "Put scores of runs side by side, with intervals and paired differences.",
     "predict": "Segment images with a trained model.",
+    "export": "Write a trained model for other programs, and prove that it computes the same.",
     "data": "Check, mend, list and download data, or look at them.",
     "anatomy": "Say what a model sees, costs and holds in memory, before it is trained.",
     "list": "List what can be named: models, losses, recipes, encoders, data, weights.",

@@ -24,18 +24,21 @@ Shapes: N batch, C channels, H height, W width; K classes.
 
 from __future__ import annotations
 
-from typing import Literal
+from fractions import Fraction
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from intarsia.errors import ConfigError
 from intarsia.models.base import MODELS, ModelConfig, SegmentationModel
 from intarsia.models.encoders.resnet import dilate_resnet
 from intarsia.models.encoders.timm import TimmEncoder
 from intarsia.models.encoders.vgg import large_layer, load_vgg16, vgg16_widths, vgg_stages
 from intarsia.models.weights import FirstLayer, imagenet_statistics, start_weights
+from intarsia.ops.pad import larger, pad_end
 
 
 class DeepLabConfig(ModelConfig):
@@ -165,7 +168,7 @@ class DeepLab2ResNet(SegmentationModel):
     def _at_scales(self, image_NCHW: Tensor) -> list[Tensor]:
         found = []
         for scale in self.config.scales:
-            sides = [max(1, round(side * scale)) for side in image_NCHW.shape[-2:]]
+            sides = [scaled_side(side, scale) for side in image_NCHW.shape[-2:]]
             seen = image_NCHW if scale == 1 else F.interpolate(image_NCHW, sides, mode="bilinear", align_corners=False)
             score = self._score(pad_to_grid(seen, least=17 if self.training else 1))
             logits = up_to(score, seen)
@@ -189,10 +192,27 @@ def score_layer(in_channels: int, classes: int, kernel: int, rate: int) -> nn.Co
     return conv
 
 
+def scaled_side(side: Any, scale: float) -> int:
+    """max(1, round(side scale)); of a side that is not fixed, as in an export, by whole numbers alone.
+
+    Raises:
+        ConfigError: such a side, and a scale that is no fraction of a small power of two: rounding would differ.
+    """
+    if isinstance(side, int):
+        return max(1, round(side * scale))
+    ratio = Fraction(scale)
+    if ratio.denominator > 1024:
+        raise ConfigError(f"model.scales: {scale} cannot be exported exactly. Take one such as 0.5, 0.75 or 1.25.")
+    doubled, whole = 2 * side * ratio.numerator + ratio.denominator, 2 * ratio.denominator
+    half = 1 - (doubled % whole + whole - 1) // whole  # 1 between two numbers, of which Python takes the even one
+    rounded = doubled // whole
+    return larger(1, rounded - half * (rounded % 2))
+
+
 def pad_to_grid(image_NCHW: Tensor, *, least: int = 1) -> Tensor:
     """Repeat the bottom and right border to sides 8 n + 1, whose grid at stride 8 begins and ends in corners."""
-    down, right = (max(least, -(-(side - 1) // 8) * 8 + 1) - side for side in image_NCHW.shape[-2:])
-    return F.pad(image_NCHW, (0, right, 0, down), mode="replicate") if down or right else image_NCHW
+    down, right = (larger(least, (side + 6) // 8 * 8 + 1) - side for side in image_NCHW.shape[-2:])
+    return pad_end(image_NCHW, down, right)
 
 
 def up_to(score_NKHW: Tensor, image_NCHW: Tensor) -> Tensor:

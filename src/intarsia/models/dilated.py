@@ -158,7 +158,8 @@ class Dilated(SegmentationModel):
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
         height, width = image_NCHW.shape[-2:]
-        padded = mirror_pad(image_NCHW, MARGIN, MARGIN + -height % 8, MARGIN, MARGIN + -width % 8)
+        down, right = ((side + 7) // 8 * 8 - side for side in (height, width))
+        padded = mirror_pad(image_NCHW, MARGIN, MARGIN + down, MARGIN, MARGIN + right)
         logits: Tensor = self.upscore(self.context(self.scores(padded)))
         return logits[..., :height, :width]
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from intarsia.models.base import MODELS, ModelConfig, SegmentationModel
 from intarsia.ops.dense_block import dense_block
 from intarsia.ops.normed_conv import saves
-from intarsia.ops.pad import center_crop, pad_to_multiple
+from intarsia.ops.pad import pad_to_multiple
 from intarsia.ops.transition import transition
 
 
@@ -112,7 +112,8 @@ class FCDenseNet(SegmentationModel):
         stack = self.bottleneck(stack, saving=saving)
         for up, block in zip(self.ups, self.up_blocks, strict=True):
             skip = skips.pop()
-            stack = torch.cat((center_crop(up(stack), (skip.shape[-2], skip.shape[-1])), skip), dim=1)
+            height_up, width_up = skip.shape[-2:]  # at most one less than 2 h + 1, so that the middle begins at 0
+            stack = torch.cat((up(stack)[..., :height_up, :width_up], skip), dim=1)
             stack = block(stack, saving=saving)
         logits: Tensor = self.head(stack)
         return logits[..., :height, :width]

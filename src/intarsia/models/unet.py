@@ -184,7 +184,7 @@ class UNet(SegmentationModel):
             return pad_to_multiple(image_NCHW, 2**self.config.depth, least=least)
         step, least = self.valid_sizes
         for size in image_NCHW.shape[-2:]:
-            if size < least or (size - least) % step:
+            if isinstance(size, int) and (size < least or (size - least) % step):  # not fixed in an export
                 raise ConfigError(
                     f"{self.config.name or 'unet'} with padding=valid takes sides {least}, {least + step}, "
                     f"{least + 2 * step}, ..., got {tuple(image_NCHW.shape[-2:])}. Pad the image, or use unet_same."

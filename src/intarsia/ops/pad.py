@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,9 +12,24 @@ from torch.nn import functional as F
 def pad_to_multiple(x_NCHW: Tensor, multiple: int, *, least: int = 0) -> Tensor:
     """Repeat the bottom and right border until both sides are multiples of `multiple` and at least `least`."""
     height, width = x_NCHW.shape[-2:]
-    target = [max(-(-size // multiple) * multiple, least) for size in (height, width)]
-    down, right = target[0] - height, target[1] - width
-    return F.pad(x_NCHW, (0, right, 0, down), mode="replicate") if down or right else x_NCHW
+    if multiple == 1 and not least:
+        return x_NCHW
+    # rounded up without dividing a negative number, which ONNX cuts towards zero
+    target = [(size + multiple - 1) // multiple * multiple for size in (height, width)]
+    if least > multiple:
+        target = [larger(size, least) for size in target]
+    return pad_end(x_NCHW, target[0] - height, target[1] - width)
+
+
+def larger(one: int, other: int) -> int:
+    """max, also of sides that are not fixed, as in an export."""
+    return cast(int, torch.sym_max(one, other))
+
+
+def pad_end(x_NCHW: Tensor, down: int, right: int) -> Tensor:
+    """Repeat the bottom and right border; what is exported repeats it 0 times too, so that it takes other sizes."""
+    fits = isinstance(down, int) and isinstance(right, int) and not (down or right)
+    return x_NCHW if fits else F.pad(x_NCHW, (0, right, 0, down), mode="replicate")
 
 
 def mirror_index(size: int, before: int, after: int, device: torch.device | None = None) -> Tensor:
@@ -25,9 +42,7 @@ def mirror_index(size: int, before: int, after: int, device: torch.device | None
 
 def mirrored(index: Tensor, size: int) -> Tensor:
     """Whole numbers of any place mirrored at the first and last pixel of a side, so that all lie on it."""
-    if size == 1:
-        return torch.zeros_like(index)
-    period = 2 * (size - 1)
+    period = torch.full((), larger(2 * (size - 1), 1), dtype=index.dtype, device=index.device)
     position = index % period
     return torch.minimum(position, period - position)
 

@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ from intarsia.errors import ConfigError, FileError, MissingExtra
 from intarsia.models.encoders.base import Encoder
 from intarsia.models.weights import FirstLayer, for_channels, host_answers, read_weights
 from intarsia.ops.conv import start_he
+from intarsia.ops.pad import larger
 from intarsia.optional import found, require
 from intarsia.registry import did_you_mean
 
@@ -231,6 +233,26 @@ def _expected(name: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         net = _import_timm().create_model(name, pretrained=False)
     return {key: tuple(value.shape) for key, value in net.state_dict().items()}
+
+
+@contextlib.contextmanager
+def same_padding_in_integers() -> Iterator[None]:
+    """Inside, timm computes the padding "same" by whole numbers, equal to its own; that by floats cannot be traced well."""
+    from timm.layers import padding
+
+    before: Any = padding.get_same_padding
+    padding.get_same_padding = _same_padding
+    try:
+        yield
+    finally:
+        padding.get_same_padding = before
+
+
+def _same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
+    """max((ceil(side / stride) - 1) stride + (kernel - 1) dilation + 1 - side, 0)"""
+    reach = (kernel - 1) * dilation + 1
+    beyond = (stride - side % stride) % stride if stride > 1 else 0
+    return reach - stride + beyond if reach >= stride else larger(reach - stride + beyond, 0)
 
 
 def encoder_names() -> list[str]:
