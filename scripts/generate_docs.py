@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -136,6 +138,62 @@ def paper_pages() -> dict[Path, str]:
     return found
 
 
+EXPORTS = """# Exported models beside PyTorch
+
+Each preset at full width with drawn weights and 21 classes, exported at {example} (images, height, width) and run on smooth
+pictures of other sizes: {sizes}, or {fewer} where a network's margins are wider than these. All in float32 on the processor.
+The difference is the largest between two logits, beside the largest logit; then the share of pixels of equal class.
+
+| preset | weights | MB | onnxruntime: difference / largest | equal classes | OpenVINO: difference / largest | equal classes |
+|---|---|---|---|---|---|---|
+{rows}
+"""
+FLIPS = """
+`segnet` and `segnet_basic` remember where each maximum was. Where the two largest values of a cell differ in their last bits
+alone, the order in which a sum is computed decides which of them it was, and the decoder puts a value elsewhere; all pixels
+that see that place change. With drawn weights this happens in few cells of large pictures, and no engine can repeat PyTorch's
+choice: PyTorch in float64 makes other ones than PyTorch in float32. Pictures without such a cell agree to 1e-5.
+
+| preset | PyTorch in float64: difference / largest | equal classes |
+|---|---|---|
+{rows}
+"""
+
+
+def exports_page() -> str:
+    """How each preset's exported files compare with PyTorch, from results/export_parity.json."""
+    found = json.loads((ROOT.parent / "results" / "export_parity.json").read_text(encoding="utf-8"))
+    presets = found["presets"]
+    rows = "\n".join(
+        f"| `{name}` | {row['parameters']:,} | {row.get('megabytes', '')} | "
+        f"{parity_cells(row, 'onnxruntime')} | {parity_cells(row, 'openvino')} |"
+        for name, row in presets.items()
+    )
+    again = [f"| `{name}` | {shares(row['float64'])} |" for name, row in presets.items() if "float64" in row]
+    versions = ", ".join(f"{package} {number}" for package, number in found["versions"].items())
+    return (
+        NOTE
+        + EXPORTS.format(
+            example=" x ".join(map(str, found["example"])),
+            **{key: " and ".join(" x ".join(map(str, size)) for size in found[key]) for key in ("sizes", "fewer")},
+            rows=rows,
+        )
+        + (FLIPS.format(rows="\n".join(again)) if again else "")
+        + f"\n{found['date']}, {found['machine']['processor']}, {versions}. Command: `{found['command']}`\n"
+    )
+
+
+def parity_cells(row: dict[str, Any], engine: str) -> str:
+    """Two cells, or the reason why there is nothing to say."""
+    found = row["engines"].get(engine, row)
+    return f"{found['reason']} | " if "reason" in found else shares(found)
+
+
+def shares(found: dict[str, Any]) -> str:
+    share = int(100_000 * found["agreement"]) / 1000  # rounded down, so that 100 is all of them
+    return f"{found['max_difference']:.1e} / {found['largest_logit']:.2g} | {share:g} %"
+
+
 def pages() -> dict[Path, str]:
     """Path to text of every generated page."""
     reference = ROOT / "reference"
@@ -145,6 +203,7 @@ def pages() -> dict[Path, str]:
         reference / "errors.md": errors_page(),
         reference / "recipes.md": recipes_page(),
         reference / "formats.md": NOTE + formats_page(),
+        reference / "exports.md": exports_page(),
         **paper_pages(),
     }
 

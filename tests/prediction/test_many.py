@@ -59,8 +59,8 @@ def test_several_are_computed_at_once(model, images, tmp_path, monkeypatch):
     many = model.for_many(24)
     assert (model.network.parallel, many.network.parallel) == (1, 2)
     engine = many.network.engines[0]
-    both, usual = threading.Barrier(2, timeout=20), type(engine).__call__
-    monkeypatch.setattr(type(engine), "__call__", lambda self, image: (both.wait(), usual(self, image))[1])
+    both, usual = threading.Barrier(2, timeout=20), type(engine).lend
+    monkeypatch.setattr(type(engine), "lend", lambda self, image: (both.wait(), usual(self, image))[1])
     predict(many, sorted(images.iterdir())[:2], out=tmp_path / "out")  # neither goes on before the other is there
 
 

@@ -61,6 +61,8 @@ class Parity(Config):
     """Largest logit by absolute value, which says what that difference means."""
     agreement: float
     """Share of pixels of equal class, 0..1."""
+    median_difference: float | None = None
+    """Of logits, where the model remembers where maxima were, so that a few of them differ between any two programs."""
 
 
 class Card(Config):

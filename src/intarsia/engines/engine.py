@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -48,6 +50,11 @@ class Engine(ABC):
     @abstractmethod
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         """(N, K, h, w) float32 logits, or (N, h, w) uint8 classes, of a batch as the card says it is taken."""
+
+    @contextmanager
+    def lend(self, image: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """The same in the engine's own memory, where it has such, until the end of the block: large results are not copied."""
+        yield self(image)
 
     @property
     def words(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock
@@ -53,22 +55,28 @@ class OpenVino(Engine):
             raise IntegrityError(f"{path}: OpenVINO cannot read it ({_short(error)}).") from None
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
-        if not _once.is_set():  # two threads in their first call wait for each other for ever (OpenVINO 2026.4)
-            with _first:
-                found = self._computed(image)
-                _once.set()
-                return found
-        return self._computed(image)
+        with self.lend(image) as found:
+            return found.copy()
 
-    def _computed(self, image: NDArray[Any]) -> NDArray[Any]:
+    @contextmanager
+    def lend(self, image: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """The result in OpenVINO's memory, until the end of the block."""
+        alone = (
+            nullcontext() if _once.is_set() else _first
+        )  # two first calls at once wait for each other for ever (2026.4)
+        with alone, self._result(image) as found:
+            _once.set()
+            yield found
+
+    @contextmanager
+    def _result(self, image: NDArray[Any]) -> Iterator[NDArray[Any]]:
         with self._lock:
             idle = self._requests(image.shape)
         request = idle.get()
         try:
-            found: NDArray[Any] = request.infer([image], share_inputs=True)[0]
+            yield request.infer([image], share_inputs=True, share_outputs=True)[0]
         finally:
             idle.put(request)
-        return found
 
     def _requests(self, shape: Shape) -> SimpleQueue[Any]:
         """Requests of the network that a shape is given to."""

@@ -77,6 +77,9 @@ class SegmentationModel(nn.Module):
     """Parts that together are the way down: `freeze("encoder")` and the setting train.encoder_lr mean them."""
     auxiliary_origin: int | None = 0
     """Row and column of the image's corner in a part's maps brought to full resolution; None: the maps are centred."""
+    remembers_maxima: bool = False
+    """Whether values are put back where a pooling found its maximum: of two that are almost equal, another order of summing
+    finds the other, and what is put elsewhere shows in every pixel that sees it."""
     taps: Mapping[str, tuple[int, int]] = {}
     """Parts from which auxiliary logits are taken: path to (channels, stride)."""
 

@@ -66,6 +66,7 @@ class Plain(SegmentationModel):
 
     def __init__(self, config: PlainConfig) -> None:
         super().__init__(config)
+        self.remembers_maxima = config.up == "unpool"
         levels, width = config.halvings, config.width
         counts = [len(range(part, config.depth - 1, 2 * levels + 1)) for part in range(2 * levels + 1)]
         joined = 2 * width if config.skip == "concat" else width

@@ -46,6 +46,7 @@ class SegNet(SegmentationModel):
     """The encoder remembers where each maximum was; the decoder puts values back there."""
 
     config: SegNetConfig
+    remembers_maxima = True
 
     def __init__(self, config: SegNetConfig) -> None:
         super().__init__(config)

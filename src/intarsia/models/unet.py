@@ -97,6 +97,7 @@ class UNet(SegmentationModel):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
+        self.remembers_maxima = config.up == "unpool"
         widths = [config.width * 2**level for level in range(config.depth + 1)]
         self.down, self.pools = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):

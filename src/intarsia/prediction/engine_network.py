@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, Self, cast
 
@@ -82,9 +83,20 @@ class EngineNetwork(WindowNetwork):
         found: Floats = refined(torch.from_numpy(logits), batch, self.config).numpy()
         return found
 
+    @contextmanager
+    def lend(self, batch: Sequence[Prepared], size: tuple[int, int], border: Border) -> Iterator[Floats]:
+        """Logits in the engine's own memory, if it is one engine and one view."""
+        engine = self.engines[0]
+        if not self.is_plain or engine.card.output == "classes":
+            yield self(batch, size, border)
+            return
+        image = _stacked([prepared.inputs[0] for prepared in batch])
+        with engine.lend(self._given(engine, image, whole=any(border))) as found:
+            yield found[..., : size[0], : size[1]] if engine.card.border is not None else found
+
     def _views(self, batch: Sequence[Prepared], place: int, size: tuple[int, int], border: Border) -> Iterator[Floats]:
         """(N, K, h, w) logits of each view of an engine."""
-        image = np.stack([prepared.inputs[place] for prepared in batch])
+        image = _stacked([prepared.inputs[place] for prepared in batch])
         engine, framed = self.engines[place], any(border)
         for scale, alike in groupby(self.views, key=lambda view: view.scale):
             shown = image if scale == 1 else _scaled(image, scale, size, border)
@@ -95,17 +107,19 @@ class EngineNetwork(WindowNetwork):
 
     def _logits(self, engine: Engine, image_NCHW: Array, *, whole: bool) -> Floats:
         """(N, K, h, w) of a batch, which has its border already if it is `whole`."""
-        given: NDArray[Any] = image_NCHW
-        height, width = given.shape[-2:]
-        border = engine.card.border
-        if border is not None and not whole:
-            top, left, bottom, right = border.around(height, width)
-            given = np.pad(given, ((0, 0), (0, 0), (top, bottom), (left, right)), mode="reflect")
-        given = given if self._normalised else np.moveaxis(given, 1, -1)
-        found = engine(np.ascontiguousarray(given))
+        height, width = image_NCHW.shape[-2:]
+        found = engine(self._given(engine, image_NCHW, whole=whole))
         if engine.card.output == "classes":
             found = _votes(found, engine.card)
-        return found if border is None or whole else found[..., :height, :width]
+        return found if engine.card.border is None or whole else found[..., :height, :width]
+
+    def _given(self, engine: Engine, image_NCHW: Array, *, whole: bool) -> NDArray[Any]:
+        """A batch as the engine takes it, with a mirrored border where one is needed and missing."""
+        given: NDArray[Any] = image_NCHW
+        if engine.card.border is not None and not whole:
+            top, left, bottom, right = engine.card.border.around(given.shape[-2], given.shape[-1])
+            given = np.pad(given, ((0, 0), (0, 0), (top, bottom), (left, right)), mode="reflect")
+        return np.ascontiguousarray(given if self._normalised else np.moveaxis(given, 1, -1))
 
     def _mean(self, found: Iterable[Floats]) -> Floats:
         """Over views and engines, one after the other."""
@@ -115,6 +129,11 @@ class EngineNetwork(WindowNetwork):
             count += 1
         mean: Floats = total / np.float32(count)
         return mean if self.config.average == "logits" else np.log(np.maximum(mean, np.float32(LEAST_PROBABILITY)))
+
+
+def _stacked(images: Sequence[Any]) -> Any:
+    """(N, C, h, w); of one image without a copy."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
 
 
 def _votes(classes_NHW: NDArray[np.uint8], card: Card) -> Floats:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Self
@@ -70,6 +71,11 @@ class WindowNetwork(ABC):
     def __call__(self, batch: Sequence[Prepared], size: tuple[int, int], border: Border = (0, 0, 0, 0)) -> Maps:
         """(N, K, h, w) float32 logits of windows of one `size`, which were prepared with this border; or of the network's own
         resolution, if it is plain: `fit` brings them to the size."""
+
+    @contextmanager
+    def lend(self, batch: Sequence[Prepared], size: tuple[int, int], border: Border) -> Iterator[Maps]:
+        """The same, until the end of the block: they may lie in memory that another call writes to."""
+        yield self(batch, size, border)
 
     @abstractmethod
     def fit(self, logits_NKHW: Maps, size: tuple[int, int]) -> Maps:
@@ -137,16 +143,17 @@ class WindowNetwork(ABC):
         """
         batches = self._batches(source, part, classes)
         if len(part.tiles()) == 1:  # a thread for one window would only be waited for
-            computed: Iterator[tuple[_Batch, Iterable[Maps]]] = (
-                (batch, self._computed(batch, classes)) for batch in batches
-            )
-        else:
-            computed = self._in_turn(ahead(batches, AHEAD), classes)
-        for batch, logits in computed:
-            if seen:
-                for (row, column), window in zip(batch.places, batch.windows, strict=True):
-                    seen(row, column, window)
-            yield from logits
+            for batch in batches:
+                batch.tell(seen)
+                if batch.prepared:
+                    with self.lend(batch.prepared, batch.size, batch.border) as logits:
+                        yield from self.fit(logits, batch.size)
+                else:
+                    yield from self._computed(batch, classes)
+            return
+        for batch, found in self._in_turn(ahead(batches, AHEAD), classes):
+            batch.tell(seen)
+            yield from found
 
     def _computed(self, batch: _Batch, classes: int) -> Iterable[Maps]:
         """(K, h, w) logits of each tile of a batch."""
@@ -209,6 +216,12 @@ class _Batch:
     windows: list[Window]
     prepared: list[Prepared]
     """Empty if there is nothing to compute."""
+
+    def tell(self, seen: Callable[[int, int, Window], None] | None) -> None:
+        """Row, column and pixels of each tile."""
+        if seen:
+            for (row, column), window in zip(self.places, self.windows, strict=True):
+                seen(row, column, window)
 
 
 def _framed(
