@@ -40,13 +40,15 @@ def command(
 ) -> None:
     """Segment IMAGES with the model of RUN: files, folders, patterns, @LIST, or - for names from standard input.
 
-    For each image, DIR/NAME.png holds its class map, of the image's own size: a palette PNG whose values are class
-    numbers; of a GeoTIFF, NAME.tif with its coordinates. DIR/manifest.jsonl tells what was done; the same command
-    again does only what is missing. Images that cannot be read are listed at the end (exit code 3); all others are done.
+    RUN is a run folder, a model folder, or an exported file (.onnx, .xml), which runs without torch. For each image,
+    DIR/NAME.png holds its class map, of the image's own size: a palette PNG whose values are class numbers; of a
+    GeoTIFF, NAME.tif with its coordinates. DIR/manifest.jsonl tells what was done; the same command again does only
+    what is missing. Images that cannot be read are listed at the end (exit code 3); all others are done.
 
     \b
     intarsia predict runs/street-1 photos/ --out seen
     intarsia predict runs/street-1 photos/ --out seen crf=deeplab mirrors=horizontal
+    intarsia predict street.onnx photos/ --out seen backend=auto
     intarsia predict runs/land-1 scene.tif --out land outputs=[classes,polygons,areas] polygons=gpkg
 
     Settings: `intarsia show predict` prints all of them with their help.

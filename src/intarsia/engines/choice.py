@@ -14,6 +14,7 @@ from typing import Any
 from intarsia.devices import cores, cpu_name
 from intarsia.downloads import cache_folder
 from intarsia.errors import SaveError
+from intarsia.progress import default_progress
 from intarsia.runs import write_json
 
 ROUNDS = 5
@@ -63,8 +64,10 @@ def measure(candidates: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
 
 
 def remember(key: str, milliseconds: Mapping[str, float]) -> str:
-    """The fastest, written down; a cache that cannot be written only means that it is measured again."""
-    fastest = min(milliseconds, key=lambda name: milliseconds[name])
+    """The fastest, written down and told; a cache that cannot be written only means that it is measured again."""
+    ranked = sorted(milliseconds, key=lambda name: milliseconds[name])
+    default_progress().note("engines  " + " · ".join(f"{name} {milliseconds[name]:.0f} ms" for name in ranked))
+    fastest = ranked[0]
     try:
         known = json.loads(choice_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -42,6 +42,17 @@ class Engine(ABC):
     ) -> None:
         self.path, self.card, self.threads, self.streams = path, card, threads or cores(), streams
         self.precision: Precision = precision or card.precision
+        self._open()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Load the file.
+
+        Raises:
+            ConfigError: the engine does not compute in this precision.
+            MissingExtra: its package is not installed.
+            IntegrityError: it cannot read the file.
+        """
 
     def with_streams(self, streams: int) -> Self:
         """The same file in the same engine, for so many calls at once."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from intarsia.engines.card import Card, Precision
 from intarsia.engines.engine import Engine
 from intarsia.errors import ConfigError, IntegrityError
 from intarsia.optional import need
@@ -21,28 +19,20 @@ class OnnxRuntime(Engine):
 
     name = "onnxruntime"
 
-    def __init__(
-        self,
-        path: Path,
-        card: Card,
-        precision: Precision | None = None,
-        threads: int | None = None,
-        streams: int = 1,
-    ) -> None:
-        super().__init__(path, card, precision, threads, streams)
+    def _open(self) -> None:
         if self.precision == "bf16":
             raise ConfigError(
-                f"{path.name}: onnxruntime computes no bf16 on processors; use backend=openvino for that."
+                f"{self.path.name}: onnxruntime computes no bf16 on processors; use backend=openvino for that."
             )
         onnxruntime = need("onnxruntime", extra="export")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, self.threads // streams)
+        options.intra_op_num_threads = max(1, self.threads // self.streams)
         options.log_severity_level = FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # each kind of its errors is a class of its own
-            raise IntegrityError(f"{path}: onnxruntime cannot read it ({_short(error)}).") from None
+            raise IntegrityError(f"{self.path}: onnxruntime cannot read it ({_short(error)}).") from None
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         found: NDArray[Any] = self._session.run(None, {"image": image})[0]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock
 from typing import Any
 
 from numpy.typing import NDArray
 
-from intarsia.engines.card import Card, Precision
 from intarsia.engines.engine import Engine
 from intarsia.errors import IntegrityError
 from intarsia.optional import need
@@ -30,19 +28,11 @@ class OpenVino(Engine):
 
     name = "openvino"
 
-    def __init__(
-        self,
-        path: Path,
-        card: Card,
-        precision: Precision | None = None,
-        threads: int | None = None,
-        streams: int = 1,
-    ) -> None:
-        super().__init__(path, card, precision, threads, streams)
+    def _open(self) -> None:
         openvino = need("openvino", extra="export")
         self._core = openvino.Core()
         self._settings = {
-            "NUM_STREAMS": streams,
+            "NUM_STREAMS": self.streams,
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": self.threads,
         }
@@ -52,7 +42,7 @@ class OpenVino(Engine):
         try:
             self._fresh: Any = self._read()
         except Exception as error:  # RuntimeError of many words
-            raise IntegrityError(f"{path}: OpenVINO cannot read it ({_short(error)}).") from None
+            raise IntegrityError(f"{self.path}: OpenVINO cannot read it ({_short(error)}).") from None
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         with self.lend(image) as found:

@@ -104,10 +104,9 @@ class Program(Engine):
 
     name = "torch"
 
-    def __init__(self, path: Path, card: Card) -> None:
-        super().__init__(path, card)
+    def _open(self) -> None:
         with _silence():
-            self._module = torch.export.load(path).module()
+            self._module = torch.export.load(self.path).module()
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
