@@ -51,6 +51,18 @@ def same_when_small():
     return list(groups.values())
 
 
+def families_first():
+    """Each family's first network in every run of the tests, its others in the slow ones: what they are at full width, by both
+    engines, stands in the table of results, which a test below holds against the presets."""
+    seen, found = set(), []
+    for names in same_when_small():
+        family = type(MODELS[names[0]])
+        marks = [pytest.mark.slow] if family in seen else []
+        seen.add(family)
+        found.append(pytest.param(names, id=" ".join(names), marks=marks))
+    return found
+
+
 def made(name, **settings):
     """The preset with drawn weights, also where it starts at zero."""
     torch.manual_seed(0)
@@ -84,7 +96,7 @@ def held(model, name, sizes, folder, *, flips=False):
     return card
 
 
-@pytest.mark.parametrize("names", same_when_small(), ids=" ".join)
+@pytest.mark.parametrize("names", families_first())
 def test_file_gives_the_logits_of_the_model_at_any_size(names, tmp_path):
     model = made(names[0], **SMALLER.get(names[0], {}))
     if reason := IMPOSSIBLE.get(names[0]):
