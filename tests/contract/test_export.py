@@ -51,16 +51,18 @@ def same_when_small():
     return list(groups.values())
 
 
-def families_first():
-    """Each family's first network in every run of the tests, its others in the slow ones: what they are at full width, by both
-    engines, stands in the table of results, which a test below holds against the presets."""
-    seen, found = set(), []
-    for names in same_when_small():
-        family = type(MODELS[names[0]])
-        marks = [pytest.mark.slow] if family in seen else []
-        seen.add(family)
-        found.append(pytest.param(names, id=" ".join(names), marks=marks))
-    return found
+QUICK = ("plain", "fcn32s_alexnet", "segnet_basic", "unet", "unet_same", "deeplab_largefov_vgg16", "encdec")
+"""Those of every run: unpooling, valid convolutions, crops, padding to a stride. An export takes seconds."""
+
+
+def quick_first():
+    """Every network, the others marked slow: what they are at full width, by both engines, stands in the table of results,
+    which a test below holds against the presets."""
+    quick = {True: [], False: [pytest.mark.slow]}
+    return [
+        pytest.param(names, id=" ".join(names), marks=quick[bool(set(names) & set(QUICK))])
+        for names in same_when_small()
+    ]
 
 
 def made(name, **settings):
@@ -96,7 +98,7 @@ def held(model, name, sizes, folder, *, flips=False):
     return card
 
 
-@pytest.mark.parametrize("names", families_first())
+@pytest.mark.parametrize("names", quick_first())
 def test_file_gives_the_logits_of_the_model_at_any_size(names, tmp_path):
     model = made(names[0], **SMALLER.get(names[0], {}))
     if reason := IMPOSSIBLE.get(names[0]):
