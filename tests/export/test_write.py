@@ -19,6 +19,7 @@ from intarsia.export.write import aside, check_kind, check_place, files_of, writ
 from intarsia.images.preprocess import Preprocess
 from intarsia.models.base import create_model
 
+pytestmark = pytest.mark.slow  # each writes networks; tests/evaluation/test_exporting.py does the whole in every run
 TABLE = ClassTable(names=("ground", "tree", "water"))
 
 
