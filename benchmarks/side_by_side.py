@@ -109,7 +109,10 @@ def machine() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[package] = "-"
     flags = sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16"} & cpu_flags())
-    command = subprocess.list2cmdline(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    words = [
+        Path(word).name if Path(word).exists() else word for word in sys.argv[1:]
+    ]  # a machine's folders say nothing
+    command = subprocess.list2cmdline(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
     return {
         "processor": cpu_name(),
         "cores": cores(),
