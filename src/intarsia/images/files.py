@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ from PIL import Image, UnidentifiedImageError
 
 from intarsia.classes import ClassTable
 from intarsia.errors import FileError
-from intarsia.images.sniff import has_wrong_checksum, is_without_area, kind_of, notes_on
+from intarsia.images.png import Png, png_of
+from intarsia.images.sniff import is_without_area, kind_of, notes_on
 from intarsia.images.tiff import Page, page_of
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
@@ -118,7 +120,7 @@ def guarded(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path, page: Page | None) -> Iterator[Image.Image]:
+def _opened(path: Path, page: Page | None) -> Iterator[tuple[Image.Image, Png | None]]:
     if "INTARSIA_MAX_PIXELS" in os.environ:  # the user's own word; else Pillow's limit stays as it is
         Image.MAX_IMAGE_PIXELS = max_pixels()
     with warnings.catch_warnings():
@@ -127,9 +129,10 @@ def _opened(path: Path, page: Page | None) -> Iterator[Image.Image]:
             if image.width * image.height > max_pixels():
                 raise _too_large(path)
             _one_page(path, page.pages if page else getattr(image, "n_frames", 1) if image.format != "MPO" else 1)
-            if image.format == "PNG" and has_wrong_checksum(path):
+            png = png_of(path) if image.format == "PNG" else None
+            if png and png.damaged:
                 raise FileError(path, "E_CORRUPT", "is damaged (its content is not what its checksum says)")
-            yield image
+            yield image, png
 
 
 def _one_page(path: Path, pages: int) -> None:
@@ -158,13 +161,15 @@ def read_image(path: Path | str, bands: Sequence[int] | None = None) -> Decoded:
     with guarded(path), page_of(path) as page:
         if page and not (page.is_plain and (bands is None or page.page.photometric > 2)):
             return _of_page(path, page, bands)
-        with _opened(path, page) as image:
-            return _of_pillow(path, image, bands, page.nodata if page else None)
+        with _opened(path, page) as (image, png):
+            return _of_pillow(path, image, png, bands, page.nodata if page else None)
 
 
-def _of_pillow(path: Path, image: Image.Image, bands: Sequence[int] | None, nodata: float | None) -> Decoded:
+def _of_pillow(
+    path: Path, image: Image.Image, png: Png | None, bands: Sequence[int] | None, nodata: float | None
+) -> Decoded:
     fmt, mode = str(image.format), image.mode
-    orientation = orientation_of(image)
+    orientation = orientation_of(image, png)
     notes = notes_on(path, fmt)
     if orientation not in range(1, 9):
         notes.append("unreadable EXIF orientation passed over")
@@ -172,16 +177,23 @@ def _of_pillow(path: Path, image: Image.Image, bands: Sequence[int] | None, noda
         notes.append("CMYK turned into RGB without its colour profile")
     if bands is None and (mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
         notes.append("alpha channel dropped")
-    if _png_depth(path, fmt) == 16 and mode in ("RGB", "RGBA", "LA"):
-        image.load()  # tells what is damaged
-        stored: NDArray[Any] = _deep_png(path)
-        stored = stored if bands else stored[..., : 1 if stored.shape[2] == 2 else 3]
+    if png and png.depth == 16 and mode in ("RGB", "RGBA", "LA"):
+        stored = _deep(path, image, png)
+        stored = without_alpha(stored) if bands is None else stored
     else:
-        stored = _pixels(image, path, whole=bands is not None)
-    stored = as_stored(
-        stored, 1 if orientation_of(image) == orientation else orientation
-    )  # Pillow turns TIFFs by itself
+        stored = _pixels(image, png, path, whole=bands is not None)
+    if fmt == "TIFF" and orientation_of(image) != orientation:  # Pillow has turned it
+        stored = as_stored(stored, orientation)
     return _upright(_chosen(path, stored, bands), fmt, mode, orientation, notes, nodata)
+
+
+def _deep(path: Path, image: Image.Image, png: Png) -> NDArray[Any]:
+    """(H, W, C) of a PNG with 16 bits a channel, which Pillow cuts to 8."""
+    stored = png.pixels(16)
+    if stored is None:
+        image.load()  # tells what is damaged
+        raise FileError(path, "E_TRUNCATED", "is cut off: the end of the file is missing")
+    return stored
 
 
 def _of_page(path: Path, page: Page, bands: Sequence[int] | None) -> Decoded:
@@ -249,7 +261,7 @@ def read_mask(path: Path | str) -> Decoded:
             _one_page(path, page.pages)
             stored = np.delete(page.values(path, 4 * max_pixels()), page.alpha, axis=2)
             return Decoded(_numbers(path, stored), "TIFF", str(stored.dtype), notes=tuple(notes_on(path, "TIFF")))
-        with _opened(path, page) as image:
+        with _opened(path, page) as (image, png):
             fmt, mode = str(image.format), image.mode
             if mode == "P":
                 pixels: Array = np.asarray(image).copy()
@@ -258,7 +270,7 @@ def read_mask(path: Path | str) -> Decoded:
             elif mode in ("LA", "La"):
                 pixels = np.asarray(image.convert("L")).copy()
             else:
-                pixels = _pixels(image, path)
+                pixels = _pixels(image, png, path)
             return Decoded(pixels, fmt, mode, notes=tuple(notes_on(path, fmt)))
 
 
@@ -290,8 +302,8 @@ def frame_of(path: Path) -> tuple[tuple[int, int], int]:
             if height * width > max_pixels():
                 raise _too_large(path)
         else:
-            with _opened(path, None) as image:
-                orientation, (width, height) = orientation_of(image), image.size
+            with _opened(path, None) as (image, png):
+                orientation, (width, height) = orientation_of(image, png), image.size
     return ((width, height) if orientation in range(5, 9) else (height, width)), orientation
 
 
@@ -301,30 +313,32 @@ def as_stored(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(turn(upright)) if turn else upright
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none; a number beyond 1..8 where it cannot be read."""
+def orientation_of(image: Image.Image, png: Png | None = None) -> int:
+    """The EXIF orientation, 1 where there is none; a number beyond 1..8 where it cannot be read.
+
+    Args:
+        png: its file; without it, Pillow decodes the pixels of a PNG to see what comes after them.
+    """
     try:
-        return int(image.getexif().get(0x0112, 1))
+        known = png is not None and not png.tells_late
+        exif = Image.Image.getexif(image) if known else image.getexif()
+        return int(exif.get(0x0112, 1))
     except Exception:  # broken EXIF is as no EXIF: the pixels are still good
         return 0
 
 
-def _png_depth(path: Path, fmt: str) -> int:
-    if fmt != "PNG":
-        return 8
-    with path.open("rb") as file:
-        return file.read(25)[-1]
+def without_alpha(stored: NDArray[Any]) -> NDArray[Any]:
+    """(H, W) or (H, W, 3) of grey or colours, which may have transparency as their last band."""
+    if stored.ndim == 2 or stored.shape[2] == 3:
+        return stored
+    return stored[..., 0] if stored.shape[2] == 2 else stored[..., :3]
 
 
-def _deep_png(path: Path) -> NDArray[np.uint16]:
-    """(H, W, C) of a PNG with 16 bits a channel, which Pillow cuts to 8."""
-    from imagecodecs import png_decode
-
-    return np.asarray(png_decode(path.read_bytes()))
-
-
-def _pixels(image: Image.Image, path: Path, *, whole: bool = False) -> Array:
+def _pixels(image: Image.Image, png: Png | None, path: Path, *, whole: bool = False) -> Array:
     """(H, W) or (H, W, 3); `whole`: with transparency, (H, W, 2) or (H, W, 4)."""
+    found = png.pixels(8) if png else None
+    if found is not None:
+        return found if whole else without_alpha(found)
     mode = image.mode
     if mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
@@ -339,7 +353,11 @@ def _pixels(image: Image.Image, path: Path, *, whole: bool = False) -> Array:
 
 
 def write_class_map(path: Path, classes_HW: NDArray[np.uint8], table: ClassTable) -> None:
-    """A palette PNG: class numbers as indices, class colours as palette."""
+    """A palette PNG: class numbers as indices, class colours as palette.
+
+    Runs of equal numbers are all that is packed: in a third of the time, to 5 % more than by looking for other repeats too
+    (CamVid's predictions).
+    """
     image = Image.fromarray(np.ascontiguousarray(classes_HW))
     image.putpalette(table.palette())
-    image.save(path, format="PNG", optimize=False)
+    image.save(path, format="PNG", optimize=False, compress_type=zlib.Z_RLE)

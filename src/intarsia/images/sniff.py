@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 _KINDS = (
@@ -70,24 +69,6 @@ def is_without_area(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(24)
     return start[:8] == b"\x89PNG\r\n\x1a\n" and len(start) == 24 and 0 in struct.unpack(">II", start[16:24])
-
-
-def has_wrong_checksum(path: Path) -> bool:
-    """Whether a chunk of a PNG is not what its CRC says: decoders read over that."""
-    content = path.read_bytes()
-    view = memoryview(content)  # parts of it are not copied
-    at = 8
-    while at + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, at)
-        end = at + 8 + length
-        if end + 4 > len(content):  # cut off: the decoder says so
-            return False
-        if zlib.crc32(view[at + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
-            return True
-        if content[at + 4 : at + 8] == b"IEND":
-            return False
-        at = end + 4
-    return False
 
 
 def true_ending(fmt: str) -> str:

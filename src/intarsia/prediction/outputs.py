@@ -86,7 +86,7 @@ def counts_of(classes: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(256,) pixels of each class number."""
     counts = np.zeros(256, np.int64)
     for _, rows in row_blocks(classes):
-        counts += np.bincount(rows.ravel(), minlength=256)
+        counts += Image.fromarray(rows).histogram()  # a third of np.bincount's time, which widens each number
     return counts
 
 
