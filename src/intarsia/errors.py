@@ -35,6 +35,15 @@ class IntarsiaError(Exception):
     exit_code = 1
 
 
+def reason_of(error: BaseException, *, line: int = 0) -> str:
+    """One line of another library's complaint, which may be a page; the name of the error if it says nothing.
+
+    Args:
+        line: 0 the first, which mostly says it; -1 the last.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[line][:300]
+
+
 class UsageError(IntarsiaError):
     """A wrong argument."""
 

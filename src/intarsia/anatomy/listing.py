@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from intarsia.anatomy.cost import trace_costs
 from intarsia.anatomy.describe import SIZE, preset_on_meta
 from intarsia.anatomy.receptive_field import trace_fields
+from intarsia.errors import reason_of
 from intarsia.models.base import MODELS, ModelConfig
 
 _SECOND = (("deeplab2", "DeepLab v2", "1606.00915"), ("deeplab3plus", "DeepLabv3+", "1802.02611"))
@@ -52,7 +53,7 @@ def _facts_or_why(name: str) -> Facts:
         return facts_of(name)
     except Exception as error:
         paper, year = paper_of(MODELS[name])
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         return Facts(name, paper, year, 0, None, None, "?", reason)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from intarsia.engines.engine import Engine
-from intarsia.errors import ConfigError, IntegrityError
+from intarsia.errors import ConfigError, IntegrityError, reason_of
 from intarsia.optional import need
 
 FATAL = 4
@@ -32,13 +32,8 @@ class OnnxRuntime(Engine):
         try:
             self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # each kind of its errors is a class of its own
-            raise IntegrityError(f"{self.path}: onnxruntime cannot read it ({_short(error)}).") from None
+            raise IntegrityError(f"{self.path}: onnxruntime cannot read it ({reason_of(error)}).") from None
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         found: NDArray[Any] = self._session.run(None, {"image": image})[0]
         return found
-
-
-def _short(error: Exception) -> str:
-    """The first line of an engine's complaint."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

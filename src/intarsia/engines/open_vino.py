@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from intarsia.engines.engine import Engine
-from intarsia.errors import IntegrityError
+from intarsia.errors import IntegrityError, reason_of
 from intarsia.optional import need
 
 Shape = tuple[int, ...]
@@ -42,7 +42,7 @@ class OpenVino(Engine):
         try:
             self._fresh: Any = self._read()
         except Exception as error:  # RuntimeError of many words
-            raise IntegrityError(f"{self.path}: OpenVINO cannot read it ({_short(error)}).") from None
+            raise IntegrityError(f"{self.path}: OpenVINO cannot read it ({reason_of(error, line=-1)}).") from None
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         with self.lend(image) as found:
@@ -51,10 +51,8 @@ class OpenVino(Engine):
     @contextmanager
     def lend(self, image: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """The result in OpenVINO's memory, until the end of the block."""
-        alone = (
-            nullcontext() if _once.is_set() else _first
-        )  # two first calls at once wait for each other for ever (2026.4)
-        with alone, self._result(image) as found:
+        # two first calls at once wait for each other for ever (2026.4)
+        with nullcontext() if _once.is_set() else _first, self._result(image) as found:
             _once.set()
             yield found
 
@@ -91,8 +89,3 @@ class OpenVino(Engine):
 
     def _read(self) -> Any:
         return self._core.read_model(str(self.path))
-
-
-def _short(error: Exception) -> str:
-    """The last line of an engine's complaint, which says what it was."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]

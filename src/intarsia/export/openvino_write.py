@@ -7,7 +7,7 @@ from pathlib import Path
 
 from intarsia.engines.card import KEY, Card, card_text
 from intarsia.engines.files import read_openvino
-from intarsia.errors import ConfigError, SaveError
+from intarsia.errors import ConfigError, SaveError, reason_of
 from intarsia.optional import need
 from intarsia.runs import write_bytes
 
@@ -35,7 +35,7 @@ def write_openvino(onnx: Path, card: Card, path: Path) -> Card:
     except OSError as error:
         raise SaveError(f"{path}: cannot be written ({error.strerror}).") from None
     except Exception as error:  # RuntimeError of many words
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+        reason = reason_of(error, line=-1)
         raise ConfigError(f"{card.model} cannot be written for OpenVINO: {reason}") from None
     _put(path, _without_origin(path.read_bytes().decode()))
     return change_card(path, card)

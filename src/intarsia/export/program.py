@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from intarsia.engines.card import Card, card_text
 from intarsia.engines.engine import Engine
-from intarsia.errors import ConfigError, IntegrityError, SaveError
+from intarsia.errors import ConfigError, IntegrityError, SaveError, reason_of
 from intarsia.export.onnx_write import check_weights, example
 from intarsia.export.traceable import Traceable, border_rule
 from intarsia.models.base import SegmentationModel
@@ -62,7 +62,7 @@ def write_program(model: SegmentationModel, card: Card, path: Path) -> Card:
                 traceable.eval(), (example(model, card),), dynamic_shapes={"image": axes}, strict=False
             )
     except Exception as error:  # whatever a network makes it raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = reason_of(error)
         raise ConfigError(
             f"{card.model} in {card.precision} cannot be followed by torch.export: {reason} Try --format onnx."
         ) from None

@@ -25,7 +25,7 @@ from intarsia.devices import cpu_flags
 from intarsia.engines.card import KEY, Card, card_text
 from intarsia.engines.onnx_file import read_onnx
 from intarsia.engines.onnx_runtime import OnnxRuntime
-from intarsia.errors import ConfigError
+from intarsia.errors import ConfigError, reason_of
 from intarsia.export.onnx_write import change_card
 from intarsia.optional import need
 
@@ -70,7 +70,7 @@ def quantise(source: Path, card: Card, path: Path, images: Sequence[NDArray[Any]
             try:
                 _quantise(source, trial, images, number)
             except Exception as error:  # onnxruntime has no exceptions of its own here
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+                reason = reason_of(error)
                 raise ConfigError(f"{card.model} cannot be quantised: {reason} Take --precision fp32.") from None
             made = _finished(trial, card)
             pairs = zip(expected, _classes(trial, card, images), strict=True)

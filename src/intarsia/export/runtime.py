@@ -8,7 +8,6 @@ files are given names in .js.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import shutil
 import tarfile
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from intarsia.downloads import cache_folder, fetch
 from intarsia.errors import IntegrityError, SaveError, UsageError
 from intarsia.progress import Progress
+from intarsia.runs import file_sha256
 
 VERSION = "1.30.0"
 URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
@@ -85,7 +85,7 @@ def fetch_runtime(
         return _given(given)
     hashes = _UNPACKED if unpacked is None else unpacked
     folder = cache_folder() / "onnxruntime-web" / sha256[:12]
-    if all(_sha256(folder / name) == expected for name, expected in hashes.items()):
+    if all((folder / name).is_file() and file_sha256(folder / name) == expected for name, expected in hashes.items()):
         return folder
     archive = fetch(url, folder.parent / url.rpartition("/")[2], sha256=sha256, progress=progress)
     return _unpack(archive, folder)
@@ -94,7 +94,7 @@ def fetch_runtime(
 def _given(place: Path) -> Path:
     """The folder with the files, in or under what a user named."""
     if place.is_file():
-        digest = _sha256(place)
+        digest = file_sha256(place)
         folder = cache_folder() / "onnxruntime-web" / digest[:12]
         return folder if _is_complete(folder) else _unpack(place, folder)
     for folder in (place, place / "dist", place / "package" / "dist", place / "onnxruntime-web" / "dist"):
@@ -145,11 +145,3 @@ def _take(archive: Path, folder: Path) -> None:
             *_, parent, name = ("", *PurePosixPath(member.name).parts)
             if name in FILES and parent == "dist" and member.isfile() and member.size <= LARGEST:
                 opened.extract(member.replace(name=name, deep=False), folder, filter="data")
-
-
-def _sha256(path: Path) -> str:
-    """Of a file; empty if it is not there."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from intarsia.errors import ConfigError, FileError, MissingExtra
+from intarsia.errors import ConfigError, FileError, MissingExtra, reason_of
 from intarsia.models.encoders.base import Encoder
 from intarsia.models.weights import FirstLayer, for_channels, host_answers, read_weights
 from intarsia.ops.conv import start_he
@@ -118,7 +118,7 @@ def _features_of(name: str, options: dict[str, Any], output_stride: int | None) 
                 return _create(name, {**options, "output_stride": output_stride})
         net = _create(name, options)
     except (RuntimeError, AttributeError, ValueError, OSError, TypeError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or ["?"])[0]
+        reason = reason_of(error)
         raise ConfigError(f"model.encoder: {name!r} cannot be built as an encoder: {reason}") from None
     if output_stride and _power_of_two(max(net.feature_info.reduction())) > output_stride:
         raise ConfigError(
@@ -266,7 +266,7 @@ def _import_timm() -> ModuleType:
     try:
         import timm
     except Exception as error:  # a torchvision of another torch fails in many ways
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise MissingExtra(
             f"encoders need timm, which cannot be imported here ({reason}). Install a torchvision that fits torch "
             f"{torch.__version__}, or take a network without: model=unet_same"
