@@ -6,7 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from intarsia.devices import cores
 
@@ -50,6 +53,16 @@ def share(work: Callable[[int], None], count: int) -> None:
 def address(tensor: Tensor, n: int, pixels: range) -> int:
     """Of an image's first pixel in a piece; pixels are the last dimension."""
     return tensor.data_ptr() + (n * tensor.stride(0) + pixels.start * tensor.stride(-1)) * tensor.element_size()
+
+
+def array_of(maps: Any) -> NDArray[np.float32] | None:
+    """The numbers of an array, or of a float32 tensor that C can read, in the same memory; None of another tensor."""
+    if isinstance(maps, np.ndarray):
+        return maps
+    numbers: NDArray[np.float32] | None = None
+    if readable(maps) and str(maps.dtype) == "torch.float32":
+        numbers = maps.detach().numpy()
+    return numbers
 
 
 def readable(*tensors: Tensor) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intarsia.compiled import Compiled, Unfit
-from intarsia.ops.pieces import pieces, readable, share
+from intarsia.ops.pieces import array_of, pieces, share
 
 LIGHT = 4
 """Logits that are mixed while a loss computes one."""
@@ -24,16 +24,15 @@ def mix(mean_KHW: Maps, logits_KHW: Maps, shares: NDArray[np.float32]) -> None:
     Args:
         shares: (h, 1), of each row, or (1, w), of each column.
     """
-    if not isinstance(logits_KHW, np.ndarray):
-        if not (readable(mean_KHW, logits_KHW) and str(logits_KHW.dtype) == "torch.float32"):
-            _by_torch(mean_KHW, logits_KHW, shares)
-            return
-        mean_KHW, logits_KHW = mean_KHW.detach().numpy(), logits_KHW.detach().numpy()
+    mean, logits = array_of(mean_KHW), array_of(logits_KHW)
+    if mean is None or logits is None:
+        _by_torch(mean_KHW, logits_KHW, shares)
+        return
     library = LIBRARY.load()
-    if library is None or not logits_KHW.size:
-        _by_numpy(mean_KHW, logits_KHW, shares)
+    if library is None or not logits.size:
+        _by_numpy(mean, logits, shares)
     else:
-        _compiled(library, mean_KHW, logits_KHW, shares)
+        _compiled(library, mean, logits, shares)
 
 
 def room_like(maps: Maps, height: int, width: int) -> Maps:

@@ -18,7 +18,9 @@ from intarsia.errors import SaveError
 from intarsia.images.files import as_stored
 from intarsia.images.source import release
 from intarsia.ops.class_map import class_map, class_map_of
+from intarsia.ops.pieces import array_of
 from intarsia.ops.running_mean import Maps
+from intarsia.ops.softmax import softmax_of
 from intarsia.ops.tiles import Piece
 from intarsia.runs import write_json
 
@@ -89,21 +91,18 @@ class Canvas:
 
 
 def _put_classes(logits_KHW: Maps, out_HW: NDArray[np.uint8]) -> None:
-    if not isinstance(logits_KHW, np.ndarray):
-        if logits_KHW.device.type != "cpu" or str(logits_KHW.dtype) != "torch.float32":
-            out_HW[...] = class_map(logits_KHW.unsqueeze(0))[0].cpu().numpy()
-            return
-        logits_KHW = logits_KHW.detach().numpy()
-    class_map_of(logits_KHW[None], out_HW[None])
+    numbers = array_of(logits_KHW)
+    if numbers is None:
+        out_HW[...] = class_map(logits_KHW.unsqueeze(0))[0].cpu().numpy()
+    else:
+        class_map_of(numbers[None], out_HW[None])
 
 
 def _softmax(logits_KHW: Maps) -> NDArray[np.float32]:
     if not isinstance(logits_KHW, np.ndarray):
         of_tensor: NDArray[np.float32] = logits_KHW.softmax(0).cpu().numpy()
         return of_tensor
-    found: NDArray[np.float32] = np.exp(logits_KHW - logits_KHW.max(axis=0))
-    found /= found.sum(axis=0)
-    return found
+    return softmax_of(logits_KHW, axis=0)
 
 
 def entropy_of(probabilities_KHW: NDArray[np.float32]) -> NDArray[np.uint8]:
