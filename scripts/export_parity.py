@@ -28,10 +28,11 @@ from intarsia.classes import ClassTable
 from intarsia.devices import describe_machine
 from intarsia.engines.card import Card
 from intarsia.engines.engine import open_engine
+from intarsia.engines.inputs import input_of_stored
 from intarsia.errors import IntarsiaError
 from intarsia.export.onnx_write import EXAMPLE, write_onnx
 from intarsia.export.openvino_write import write_openvino
-from intarsia.export.parity import LARGEST_DIFFERENCE, LEAST_AGREEMENT, inputs_of, made_pictures
+from intarsia.export.parity import LARGEST_DIFFERENCE, LEAST_AGREEMENT, made_pictures
 from intarsia.images.files import Array
 from intarsia.images.preprocess import Preprocess
 from intarsia.models import MODELS, SegmentationModel, create_model
@@ -94,7 +95,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         return {**row, "reason": str(error)}
     row |= {"seconds": round(time.process_time() - begun, 1), "megabytes": round(onnx.stat().st_size / 1e6, 1)}
     pictures = [np.stack(made_pictures(card.preprocess, (h, w), count=num)) for num, h, w in sizes]
-    inputs = [inputs_of(cast(Array, each), card) for each in pictures]
+    inputs = [input_of_stored(cast(Array, each), card) for each in pictures]
     with torch.no_grad():
         outputs = [model(torch.from_numpy(image)).numpy() for image in inputs]
     for engine, path in (("onnxruntime", onnx), ("openvino", xml)):

@@ -11,9 +11,10 @@ from onnx import numpy_helper
 from intarsia.classes import ClassTable
 from intarsia.engines.card import Card, Parity
 from intarsia.engines.files import read_card
+from intarsia.engines.inputs import input_of_stored
 from intarsia.errors import ConfigError, IntegrityError, SaveError
 from intarsia.export import onnx_write
-from intarsia.export.parity import batches_of, check_parity, inputs_of, made_pictures
+from intarsia.export.parity import batches_of, check_parity, made_pictures
 from intarsia.export.traceable import border_rule
 from intarsia.export.write import aside, check_kind, check_place, files_of, write_network, write_proved
 from intarsia.images.preprocess import Preprocess
@@ -191,7 +192,7 @@ def test_inputs_have_the_border_that_the_network_loses():
     model = tiny("unet")
     card = card_for(model)
     planes = made_pictures(card.preprocess)[0][None]
-    image = inputs_of(planes, card)
+    image = input_of_stored(planes, card)
     assert model.output_size(*image.shape[-2:]) >= planes.shape[-2:]
     top, left, *_ = card.border.around(*planes.shape[-2:])
     inner = image[0, :, top : top + planes.shape[-2], left : left + planes.shape[-1]]

@@ -9,8 +9,10 @@ import pytest
 import intarsia as ia
 from intarsia.engines.choice import choice_file
 from intarsia.engines.files import read_card
-from intarsia.errors import ConfigError
+from intarsia.errors import ConfigError, IntegrityError
 from intarsia.prediction.exported_runs import exported_of
+from intarsia.prediction.network import Network
+from intarsia.progress import Silent
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +86,15 @@ def test_several_runs_are_averaged_by_an_engine(tiny_run, image):
     right = ia.load([tiny_run, tiny_run], precision="fp32").predict(image)
     found = ia.load([tiny_run, tiny_run], settings={"backend": "onnxruntime"}).predict(image)
     assert (found.classes == right.classes).mean() >= 0.999
+
+
+def test_a_run_that_cannot_be_exported_runs_in_torch_and_says_why(tiny_run, monkeypatch):
+    def refuse(path):
+        raise IntegrityError("of another planet\nand more")
+
+    told = []
+    monkeypatch.setattr("intarsia.prediction.exported_runs.exported_of", refuse)
+    monkeypatch.setattr(Silent, "note", lambda self, text: told.append(text))
+    monkeypatch.setattr("intarsia.prediction.exported_runs.default_progress", Silent)
+    assert isinstance(ia.load(tiny_run, settings={"backend": "auto"}).network, Network)
+    assert told == ["backend=auto: torch, since the run cannot be exported here (of another planet)"]

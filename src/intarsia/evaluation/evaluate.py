@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intarsia.classes import find_class_file
+from intarsia.classes import ClassTable, find_class_file
 from intarsia.data.base import DataConfig, Dataset
 from intarsia.errors import ConfigError
 from intarsia.evaluation.measures import choose_measures, judge
@@ -82,16 +82,34 @@ def opened_for(
         DataError: the data cannot be used.
     """
     recipe = recipe_of_run(folder)
+    predictor = load(folder, device=device, settings=settings)
+    recipe, dataset = data_for(recipe, folder, data, predictor.table, progress)
+    return recipe, predictor, dataset
+
+
+def data_for(
+    recipe: Recipe, folder: Path, data: str | None, table: ClassTable, progress: Progress
+) -> tuple[Recipe, Dataset]:
+    """The data of a run's recipe, or other data, and the recipe that has it.
+
+    Args:
+        folder: of the run, for messages.
+        data: a folder in place of the recipe's own.
+        table: classes of the run's model.
+
+    Raises:
+        ConfigError: it has other classes.
+        DataError: it cannot be used.
+    """
     if data is not None:
         recipe = recipe.replace(data=_elsewhere(recipe.data, data))
-    predictor = load(folder, device=device, settings=settings)
     dataset = recipe.data.open(progress)
-    if dataset.table.names != predictor.table.names:
+    if dataset.table.names != table.names:
         raise ConfigError(
-            f"{folder}: was trained on the classes {', '.join(predictor.table.names)}; "
+            f"{folder}: was trained on the classes {', '.join(table.names)}; "
             f"{dataset.label} has {', '.join(dataset.table.names)}."
         )
-    return recipe, predictor, dataset
+    return recipe, dataset
 
 
 def _elsewhere(config: DataConfig, data: str) -> dict[str, Any]:

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intarsia import __version__
 from intarsia.data.base import Dataset, Item
 from intarsia.devices import cores, cpu_has_bf16
 from intarsia.engines.card import Card, Precision
 from intarsia.engines.engine import Engine, open_engine
+from intarsia.engines.inputs import input_of_stored
 from intarsia.errors import ConfigError, DataError
-from intarsia.evaluation.evaluate import opened_for
+from intarsia.evaluation.evaluate import data_for
 from intarsia.export.exported import FORMATS, Exported, Format
-from intarsia.export.parity import SAMPLES, inputs_of, made_pictures
-from intarsia.export.traceable import border_rule
+from intarsia.export.parity import SAMPLES, made_pictures
 from intarsia.export.triton import write_triton
 from intarsia.export.web import check_web, write_web
 from intarsia.export.write import (
@@ -31,6 +30,7 @@ from intarsia.export.write import (
     Kind,
     Written,
     aside,
+    card_for,
     change_card,
     check_kind,
     check_place,
@@ -45,7 +45,7 @@ from intarsia.optional import found
 from intarsia.prediction.engine_network import EngineNetwork
 from intarsia.prediction.predictor import Predictor, load
 from intarsia.progress import Progress, default_progress
-from intarsia.recipes.recipe import load_recipe
+from intarsia.recipes.recipe import load_recipe, recipe_of_run
 from intarsia.training.validation import score_images
 
 CALIBRATION = 64
@@ -106,16 +106,8 @@ def export(
     if format in SUFFIXES:
         check_place(target, kind)
     source = _Source(folder, data, predictor, progress)
-    card = Card(
-        model=model.config.name or type(model).__name__,
-        classes=predictor.table,
-        preprocess=predictor.preprocess,
-        input="pixels" if with_pre else "normalised",
-        output="classes" if with_argmax else "logits",
-        precision=precision,
-        border=border_rule(model),
-        weights=predictor.digest,
-        version=__version__,
+    card = card_for(model, predictor.table, predictor.preprocess, predictor.digest).replace(
+        input="pixels" if with_pre else "normalised", output="classes" if with_argmax else "logits", precision=precision
     )
     calibration = source.calibration(card, images) if precision == "int8" else []
     job = _Job(model, card, source, calibration, progress)
@@ -182,7 +174,7 @@ class _Source:
         self.missing = ""
         try:
             if (folder / "recipe.yaml").is_file():
-                recipe, _, self.dataset = opened_for(folder, data, "cpu", None, progress)
+                recipe, self.dataset = data_for(recipe_of_run(folder), folder, data, predictor.table, progress)
                 self.size = recipe.data.size
             elif data is not None:
                 self.dataset = load_recipe(data).data.open(progress)
@@ -235,7 +227,7 @@ class _Source:
             top, left = (
                 int(rng.integers(0, whole - side + 1)) for whole, side in zip(planes.shape[-2:], sides, strict=True)
             )
-            cut.append(inputs_of(planes[None, :, top : top + sides[0], left : left + sides[1]], card))
+            cut.append(input_of_stored(planes[None, :, top : top + sides[0], left : left + sides[1]], card))
         return cut
 
 
@@ -283,7 +275,7 @@ def _side_by_side(
 
 def _time(written: Written, picture: Array) -> tuple[float, str]:
     """Best milliseconds of some runs on one picture, and what that was."""
-    image, seconds = inputs_of(picture[None], written.card), []
+    image, seconds = input_of_stored(picture[None], written.card), []
     for _ in range(1 + TIMED):
         start = time.perf_counter()
         written.engine(image)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.engines.card import Card, Parity, Precision
+from intarsia.engines.inputs import input_of_stored
 from intarsia.errors import IntegrityError
 from intarsia.images.files import Array
 from intarsia.images.preprocess import Preprocess, resize_planes
@@ -36,18 +37,6 @@ MEDIAN_DIFFERENCE = 1e-4
 FLIPPED = 0.995
 """Share of pixels of equal class that such a model must keep in fp32."""
 Run = Callable[[NDArray[Any]], NDArray[Any]]
-
-
-def inputs_of(planes_NCHW: Array, card: Card) -> NDArray[Any]:
-    """Stored values as the exported network takes them: mirrored beyond the border that it loses, normalised or not."""
-    if card.border is not None:
-        top, left, bottom, right = card.border.around(planes_NCHW.shape[-2], planes_NCHW.shape[-1])
-        around = ((0, 0), (0, 0), (top, bottom), (left, right))
-        planes_NCHW = cast(Array, np.pad(planes_NCHW, around, mode="reflect"))
-    if card.input == "normalised":
-        return np.stack([card.preprocess.normalise(each) for each in planes_NCHW])
-    kind = np.uint8 if card.preprocess.value_range == BYTES else np.float32
-    return np.ascontiguousarray(np.moveaxis(planes_NCHW, 1, -1).astype(kind))
 
 
 def made_pictures(preprocess: Preprocess, size: tuple[int, int] = MADE, *, count: int = SAMPLES) -> list[Array]:
@@ -118,7 +107,7 @@ def measure_parity(model: SegmentationModel, card: Card, run: Run, pictures: Seq
     difference = largest = 0.0
     pixels = equal = 0
     for planes_NCHW in batches_of(pictures):
-        image = inputs_of(planes_NCHW, card)
+        image = input_of_stored(planes_NCHW, card)
         logits, found = _reference(model, card, image), run(image)
         sizes[planes_NCHW.shape[0], planes_NCHW.shape[-2], planes_NCHW.shape[-1]] = None
         expected = logits.shape if card.output == "logits" else (logits.shape[0], *logits.shape[2:])

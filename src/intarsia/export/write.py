@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from intarsia import __version__
+from intarsia.classes import ClassTable
 from intarsia.engines.card import Card, Precision
 from intarsia.engines.engine import Engine, open_engine
 from intarsia.engines.files import read_openvino
@@ -19,7 +21,9 @@ from intarsia.engines.onnx_file import read_onnx
 from intarsia.errors import ConfigError, IntegrityError, SaveError
 from intarsia.export import onnx_write, openvino_write, program
 from intarsia.export.parity import check_parity, measure_parity
+from intarsia.export.traceable import border_rule
 from intarsia.images.files import Array
+from intarsia.images.preprocess import Preprocess
 from intarsia.models.base import SegmentationModel
 from intarsia.optional import require
 
@@ -58,6 +62,22 @@ def check_kind(kind: Kind, precision: Precision) -> None:
         raise ConfigError("--precision int8: is not written by torch-export. Take --format onnx or openvino.")
     for package in NEEDS[kind]:
         require(package, extra="export")
+
+
+def card_for(model: SegmentationModel, table: ClassTable, preprocess: Preprocess, weights: str) -> Card:
+    """What a file of a model will say of itself, in float32, from normalised images to logits.
+
+    Args:
+        weights: their sha256.
+    """
+    return Card(
+        model=model.config.name or type(model).__name__,
+        classes=table,
+        preprocess=preprocess,
+        border=border_rule(model),
+        weights=weights,
+        version=__version__,
+    )
 
 
 def write_network(

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from intarsia.devices import cpu_has_bf16
 from intarsia.engines.card import Card, Precision
 from intarsia.engines.choice import machine_key, measure, remember, remembered
 from intarsia.engines.engine import BACKENDS, Engine, open_engine
+from intarsia.engines.inputs import input_of_stored
 from intarsia.errors import ConfigError, MissingExtra
 from intarsia.optional import found
 
@@ -51,8 +53,7 @@ def fastest(path: Path, card: Card, precision: str) -> Engine:
     chosen = remembered(key)
     if chosen not in choices:
         engines = {name: make() for name, make in choices.items()}
-        image = drawn_input(card)
-        chosen = remember(key, measure({name: computing(engine, image) for name, engine in engines.items()}))
+        chosen = remember(key, measure({name: computing(engine) for name, engine in engines.items()}))
         return engines[chosen]
     return choices[chosen]()
 
@@ -87,21 +88,13 @@ def _precisions(card: Card, precision: str, backend: str, *, trusted: bool = Fal
     return ("fp32", "bf16") if has_bf16 and agrees else ("fp32",)
 
 
-def drawn_input(card: Card) -> Any:
-    """A batch of one image, as the card says it is taken, for measuring."""
-    pixels = np.random.default_rng(0).integers(0, 256, (*MEASURED_AT, card.preprocess.channels)).astype(np.uint8)
-    if card.input == "normalised":
-        return card.preprocess.normalise(np.moveaxis(pixels, -1, 0))[None]
-    return pixels[None] if card.preprocess.value_range == (0.0, 255.0) else pixels[None].astype(np.float32)
+def drawn_planes(card: Card) -> NDArray[np.uint8]:
+    """(1, C, h, w) stored values for measuring."""
+    size = (1, card.preprocess.channels, *MEASURED_AT)
+    return np.random.default_rng(0).integers(0, 256, size).astype(np.uint8)
 
 
-def computing(engine: Engine, image: Any) -> Callable[[], Any]:
-    """A call of an engine with that input, for measuring."""
-    border = engine.card.border
-    if border is not None:
-        top, left, bottom, right = border.around(*MEASURED_AT)
-        spread = ((0, 0), (0, 0), (top, bottom), (left, right))
-        spread = spread if engine.card.input == "normalised" else (spread[0], spread[2], spread[3], spread[1])
-        image = np.pad(image, spread, mode="reflect")
-    given = np.ascontiguousarray(image)
+def computing(engine: Engine) -> Callable[[], Any]:
+    """A call of an engine, for measuring."""
+    given = input_of_stored(drawn_planes(engine.card), engine.card)
     return lambda: engine(given)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from intarsia.devices import cores
 from intarsia.engines.card import Card
 from intarsia.engines.engine import Engine
+from intarsia.engines.inputs import input_of
 from intarsia.errors import ConfigError
 from intarsia.images.files import Array
 from intarsia.images.preprocess import Preprocess, resize_planes
 from intarsia.ops.resize import resize_maps
+from intarsia.ops.softmax import softmax_of
 from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.windows import LEAST_PROBABILITY, Border, Prepared, WindowNetwork
 
@@ -91,7 +93,7 @@ class EngineNetwork(WindowNetwork):
             yield self(batch, size, border)
             return
         image = _stacked([prepared.inputs[0] for prepared in batch])
-        with engine.lend(self._given(engine, image, whole=any(border))) as found:
+        with engine.lend(input_of(image, engine.card, framed=any(border))) as found:
             yield found[..., : size[0], : size[1]] if engine.card.border is not None else found
 
     def _views(self, batch: Sequence[Prepared], place: int, size: tuple[int, int], border: Border) -> Iterator[Floats]:
@@ -108,24 +110,16 @@ class EngineNetwork(WindowNetwork):
     def _logits(self, engine: Engine, image_NCHW: Array, *, whole: bool) -> Floats:
         """(N, K, h, w) of a batch, which has its border already if it is `whole`."""
         height, width = image_NCHW.shape[-2:]
-        found = engine(self._given(engine, image_NCHW, whole=whole))
+        found = engine(input_of(image_NCHW, engine.card, framed=whole))
         if engine.card.output == "classes":
             found = _votes(found, engine.card)
         return found if engine.card.border is None or whole else found[..., :height, :width]
-
-    def _given(self, engine: Engine, image_NCHW: Array, *, whole: bool) -> NDArray[Any]:
-        """A batch as the engine takes it, with a mirrored border where one is needed and missing."""
-        given: NDArray[Any] = image_NCHW
-        if engine.card.border is not None and not whole:
-            top, left, bottom, right = engine.card.border.around(given.shape[-2], given.shape[-1])
-            given = np.pad(given, ((0, 0), (0, 0), (top, bottom), (left, right)), mode="reflect")
-        return np.ascontiguousarray(given if self._normalised else np.moveaxis(given, 1, -1))
 
     def _mean(self, found: Iterable[Floats]) -> Floats:
         """Over views and engines, one after the other."""
         total, count = np.zeros((), np.float32), 0
         for logits in found:
-            total = total + (logits if self.config.average == "logits" else _softmax(logits))
+            total = total + (logits if self.config.average == "logits" else softmax_of(logits, axis=1))
             count += 1
         mean: Floats = total / np.float32(count)
         return mean if self.config.average == "logits" else np.log(np.maximum(mean, np.float32(LEAST_PROBABILITY)))
@@ -141,12 +135,6 @@ def _votes(classes_NHW: NDArray[np.uint8], card: Card) -> Floats:
     each = np.arange(card.classes.count, dtype=np.uint8)[:, None, None]
     votes: Floats = (classes_NHW[:, None] == each).astype(np.float32)
     return votes
-
-
-def _softmax(logits_NKHW: Floats) -> Floats:
-    found: Floats = np.exp(logits_NKHW - logits_NKHW.max(axis=1, keepdims=True))
-    found /= found.sum(axis=1, keepdims=True)
-    return found
 
 
 def _scaled(image_NCHW: Array, scale: float, size: tuple[int, int], border: Border) -> Array:

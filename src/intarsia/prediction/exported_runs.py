@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from intarsia import __version__
 from intarsia.downloads import cache_folder
 from intarsia.engines.card import Card
 from intarsia.engines.choice import machine_key, measure, remember, remembered
-from intarsia.engines.files import SUFFIXES, is_exported, read_card
-from intarsia.errors import ConfigError, IntegrityError, MissingExtra
-from intarsia.prediction.backends import choices_of, computing, drawn_input
+from intarsia.engines.files import is_exported, read_card
+from intarsia.errors import ConfigError, IntegrityError, MissingExtra, reason_of
+from intarsia.prediction.backends import choices_of, computing, drawn_planes
 from intarsia.prediction.config import PredictConfig
 from intarsia.prediction.predictor import Predictor, of_exported
 from intarsia.prediction.windows import Prepared
+from intarsia.progress import default_progress
 from intarsia.runs import WEIGHTS, find_model, read_manifest
 
 TORCH = "torch"
@@ -58,7 +59,7 @@ def exported_of(path: Path) -> Path:
 
 def _beside(path: Path) -> Iterator[Path]:
     folder = path / "export"
-    yield from sorted(each for each in folder.glob("*") if each.suffix in SUFFIXES and is_exported(each))
+    yield from sorted(filter(is_exported, folder.glob("*")))
 
 
 def _fits(file: Path, weights: str) -> bool:
@@ -72,20 +73,12 @@ def _fits(file: Path, weights: str) -> bool:
 
 def _write(folder: Path, file: Path) -> None:
     from intarsia.export.parity import made_pictures
-    from intarsia.export.traceable import border_rule
-    from intarsia.export.write import aside, check_kind, write_proved
+    from intarsia.export.write import aside, card_for, check_kind, write_proved
     from intarsia.models.saved import load_saved
 
     check_kind("onnx", "fp32")
     saved = load_saved(folder)
-    card = Card(
-        model=saved.model.config.name,
-        classes=saved.table,
-        preprocess=saved.preprocess,
-        border=border_rule(saved.model),
-        weights=saved.digest,
-        version=__version__,
-    )
+    card = card_for(saved.model, saved.table, saved.preprocess, saved.digest)
     with aside(file) as place:
         write_proved(saved.model, card, place, kind="onnx", pictures=made_pictures(saved.preprocess))
 
@@ -96,18 +89,16 @@ def _fastest(paths: Sequence[Path], config: PredictConfig, device: str, precisio
         return _in_torch(paths, config, device, precision)
     try:
         files = [exported_of(path) for path in paths]
-    except (ConfigError, IntegrityError, MissingExtra):  # what cannot be exported here runs in torch
+    except (ConfigError, IntegrityError, MissingExtra) as error:
+        default_progress().note(f"backend=auto: torch, since the run cannot be exported here ({reason_of(error)})")
         return _in_torch(paths, config, device, precision)
     card = read_card(files[0])
     choices = dict(choices_of(files[0], card, precision, trusted=True))
     key = machine_key(f"run {card.weights} {precision}")
     chosen = remembered(key)
     if chosen not in (TORCH, *choices):
-        image = drawn_input(card)
-        calls = {name: computing(make(), image) for name, make in choices.items()}
-        network = _in_torch(paths[:1], PredictConfig(), "cpu", precision).network
-        inner: Any = network.take(card.preprocess, drawn_pixels(card))
-        calls[TORCH] = lambda: network([Prepared((inner,), None)], (inner.shape[-2], inner.shape[-1]))
+        calls = {name: computing(make()) for name, make in choices.items()}
+        calls[TORCH] = _torch_computing(paths[0], card, precision)
         chosen = remember(key, measure(calls))
     if chosen == TORCH:
         return _in_torch(paths, config, "cpu", precision)
@@ -115,16 +106,17 @@ def _fastest(paths: Sequence[Path], config: PredictConfig, device: str, precisio
     return _of_files(files, paths, config.replace(backend=backend), device, kind)
 
 
+def _torch_computing(path: Path, card: Card, precision: str) -> Callable[[], Any]:
+    """A call of a run in torch, for measuring."""
+    import torch
+
+    network = _in_torch([path], PredictConfig(), "cpu", precision).network
+    planes = card.preprocess.normalise(drawn_planes(card)[0])
+    given = [Prepared((torch.from_numpy(planes),), None)]
+    return lambda: network(given, (planes.shape[-2], planes.shape[-1]))
+
+
 def _in_torch(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:
     from intarsia.prediction.saved_models import load_models
 
     return load_models(paths, config, device, precision)
-
-
-def drawn_pixels(card: Card) -> Any:
-    """(h, w, C) of the size that the drawn input has, before `preprocess.scale`."""
-    import numpy as np
-
-    image = drawn_input(card)[0]
-    scale = card.preprocess.scale
-    return np.zeros((round(image.shape[-2] / scale), round(image.shape[-1] / scale), image.shape[0]), np.uint8)

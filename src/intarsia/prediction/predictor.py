@@ -105,14 +105,15 @@ class Predictor:
         for name in ("ensemble", "backend"):
             if getattr(config, name) != getattr(self.config, name):
                 raise ConfigError(f"{name}: is set when models are loaded; give it to load().")
-        network = self.network.with_config(config)
-        return Predictor(network, self.table, self.folder, digest=self.digest, words=self.words)
+        return self._with(self.network.with_config(config))
 
     def for_many(self, count: int) -> Predictor:
         """The same models, ready to compute so many images."""
         network = self.network.for_many(count)
-        if network is self.network:
-            return self
+        return self if network is self.network else self._with(network)
+
+    def _with(self, network: WindowNetwork) -> Predictor:
+        """The same models in another network."""
         return Predictor(network, self.table, self.folder, digest=self.digest, words=self.words)
 
     @property
