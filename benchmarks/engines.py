@@ -21,73 +21,29 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
-import json
-import multiprocessing
-import os
 import statistics
 import tempfile
-import time
-import traceback
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from datetime import date
-from importlib.metadata import version
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engine_job import AS_THE_COMMAND, EAGER, PEER, Job, padded, peer_network, prepare, write
+from in_turn import Maker, Processes, Side, apart, rounds_of
 from numpy.typing import NDArray
-from side_by_side import RESULTS, machine, peak
 
-PAUSE = 0.05
-"""Seconds between turns: OpenMP's threads wait awake for some milliseconds after their work."""
-LOOK = 0.5
-"""Seconds before each round in which nobody of us computes."""
-QUIET = 0.05
-"""Share of the cores that others may take without a word."""
 LOSS = 0.5
 """Points of mean IoU that int8 may cost."""
 BASE = "torch fp32"
-AS_THE_COMMAND = (("GOMP_SPINCOUNT", "20000"),)
-"""What `intarsia` sets, unless somebody else has: PyTorch's threads that wait fall asleep soon (benchmarks/busy_machine.py)."""
-EAGER = ("torch", "timm", "intarsia.prediction.saved_models")
-PEER = ("torch", "segmentation_models_pytorch")
 Classes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Job:
-    """What all sides are given."""
-
-    run: Path
-    home: Path
-    """Holds input.npy (C, H, W), images/N.npy (H, W, 3), masks/N.npy, peer.pt."""
-    files: dict[str, Path]
-    """Exported files by precision."""
-    bf16_agreement: float
-    """Share of validation pixels on which bf16 agrees with float32, as the exported file says it."""
-    peer: dict[str, Any] | None
-    """Settings of smp's U-Net that is our network; None if it has none."""
-    images: int
-
-
-class Side:
-    """What a process measures."""
-
-    def compute(self) -> object:
-        """The network once."""
-        raise NotImplementedError
+class Scored(Side):
+    """A side that segments images too."""
 
     def classes(self, pixels: NDArray[np.uint8]) -> Classes:
         """(H, W) classes of (H, W, 3)."""
         raise NotImplementedError
-
-    def time(self, calls: int) -> float:
-        """Median seconds of so many calls, after one that does not count."""
-        self.compute()
-        return statistics.median(seconds(self.compute) for _ in range(calls))
 
     def write_classes(self, home: Path, name: str, images: int) -> None:
         """The class maps of the test images."""
@@ -97,13 +53,7 @@ class Side:
             np.save(folder / f"{number}.npy", self.classes(np.load(home / "images" / f"{number}.npy")))
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-class Torch(Side):
+class Torch(Scored):
     """A run in PyTorch."""
 
     def __init__(self, job: Job, precision: str, channels_last: bool) -> None:
@@ -132,7 +82,7 @@ class Torch(Side):
         return self.predictor.predict(pixels).classes
 
 
-class Exported(Side):
+class Exported(Scored):
     """An exported file in an engine."""
 
     def __init__(self, job: Job, file: str, backend: str, precision: str) -> None:
@@ -149,7 +99,7 @@ class Exported(Side):
         return self.predictor.predict(pixels).classes
 
 
-class Smp(Side):
+class Smp(Scored):
     """The peer, with the run's weights if they could be given to it."""
 
     def __init__(self, job: Job) -> None:
@@ -179,127 +129,6 @@ class Smp(Side):
         return found
 
 
-def padded(image: Any) -> Any:
-    """(N, C, H, W) of multiples of 32, the last row and column repeated."""
-    import torch
-
-    height, width = image.shape[-2:]
-    return torch.nn.functional.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")
-
-
-def peer_network(job: Job) -> Any:
-    """smp's network, ready."""
-    import segmentation_models_pytorch as smp  # type: ignore[import-untyped]
-    import torch
-
-    torch.manual_seed(0)
-    model = smp.Unet(encoder_weights=None, **(job.peer or {}))
-    if (job.home / "peer.pt").is_file():
-        model.load_state_dict(torch.load(job.home / "peer.pt", weights_only=True))
-    return model.eval()
-
-
-# Made before anything is measured.
-
-
-def apart(function: Callable[..., Any], *given: Any) -> Any:
-    """The result of a function that runs in a process of its own, so that this one stays idle and small."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *given).result()
-
-
-def prepare(
-    run: Path, home: Path, size: tuple[int, int], images: int | None, precisions: tuple[str, ...], again: bool
-) -> Job:
-    """Test images as arrays, the input, the peer's weights and exported files."""
-    from intarsia.prediction.predictor import load
-
-    predictor = load(run, device="cpu", precision="fp32")
-    count = write_images(run, home, images) if images != 0 else 0
-    np.save(home / "input.npy", predictor.preprocess(picture(*size)))
-    files = {each: exported(run, predictor.digest, each, again=again) for each in precisions}
-    from intarsia.engines.files import read_card
-
-    agreement = read_card(files["fp32"]).agreement.get("bf16", 0.0)
-    return Job(run, home, files, agreement, peer_of(predictor.model, home), count)
-
-
-def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """(H, W, 3) waves, blocks and grain, whose PNG and JPEG are decoded in the time of a photograph's."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:height, :width]
-    phase = rng.uniform(0, 6, 3)
-    waves = np.stack([50 * np.sin(rows / (29 + k) + columns / (37 - k) + phase[k]) for k in range(3)], -1)
-    blocks = rng.integers(40, 216, (-(-height // 60), -(-width // 60), 3)).repeat(60, 0).repeat(60, 1)
-    drawn = blocks[:height, :width] + waves + rng.normal(0, 3, (height, width, 1))
-    found: NDArray[np.uint8] = np.clip(drawn, 0, 255).astype(np.uint8)
-    return found
-
-
-def write_images(run: Path, home: Path, most: int | None) -> int:
-    """Images and masks of the test split, or of validation if there is none, evenly spread if not all."""
-    from intarsia.evaluation.evaluate import opened_for
-    from intarsia.progress import Silent
-
-    _, _, dataset = opened_for(run, None, "cpu", None, Silent())
-    items = dataset.items("test" if dataset.splits.get("test") else "val")
-    places = np.linspace(0, len(items) - 1, min(most or len(items), len(items))).round().astype(int)
-    for what in ("images", "masks"):
-        (home / what).mkdir()
-    for number, place in enumerate(places):
-        np.save(home / "images" / f"{number}.npy", dataset.read_image(items[place]))
-        np.save(home / "masks" / f"{number}.npy", dataset.read_mask(items[place]))
-    return len(places)
-
-
-def exported(run: Path, digest: str, precision: str, *, again: bool = False) -> Path:
-    """An exported file of these weights, made if there is none."""
-    from intarsia.engines.files import read_card
-    from intarsia.errors import IntarsiaError
-    from intarsia.evaluation.exporting import export
-    from intarsia.progress import Silent
-
-    for file in [] if again else sorted((run / "export").glob("*.onnx")):
-        try:
-            card = read_card(file)
-        except IntarsiaError:
-            continue
-        if (card.weights, card.precision, card.input, card.output) == (digest, precision, "normalised", "logits"):
-            return file
-    print(f"export   {precision} ...", flush=True)
-    return export(run, format="onnx", precision=precision, progress=Silent()).path  # type: ignore[arg-type]
-
-
-def peer_of(model: Any, home: Path) -> dict[str, Any] | None:
-    """Settings of smp's U-Net with a model's encoder and widths, its weights as peer.pt; None if the model is another."""
-    import torch
-
-    config = model.config
-    if getattr(config, "decoder", "") != "unet" or config.attention != "none" or len(config.widths) != 5:
-        return None
-    import segmentation_models_pytorch as smp
-
-    settings = {
-        "encoder_name": f"tu-{config.encoder}",
-        "decoder_channels": config.widths,
-        "in_channels": config.channels,
-        "classes": config.classes,
-    }
-    theirs, blocks = smp.Unet(encoder_weights=None, **settings), list(model.decoder.children())
-    pairs = [(theirs.encoder.model, model.encoder.net), (theirs.segmentation_head, model.head)]
-    for their, our in zip(theirs.decoder.blocks, blocks, strict=True):
-        pairs += [(their.conv1, our.first), (their.conv2, our.second)]
-    for their, our in pairs:
-        source, target = our.state_dict(), their.state_dict()
-        shapes = [[tuple(value.shape) for value in state.values()] for state in (source, target)]
-        if shapes[0] != shapes[1]:
-            print("smp      takes other weights than the run's: it computes with random ones")
-            return settings
-        their.load_state_dict(dict(zip(target, source.values(), strict=True)))
-    torch.save(theirs.state_dict(), home / "peer.pt")
-    return settings
-
-
 def score(home: Path, names: Iterable[str], images: int, count: int) -> dict[str, tuple[float, float]]:
     """Mean IoU of each side and the share of its pixels that are as PyTorch in float32 has them."""
     import torch
@@ -318,129 +147,6 @@ def score(home: Path, names: Iterable[str], images: int, count: int) -> dict[str
             equal, pixels = equal + int((first == second).sum()), pixels + first.size
         found[name] = float(overlap_scores(counts.numpy()).mean_iou), equal / pixels
     return found
-
-
-# A process a side.
-
-
-@dataclass(frozen=True)
-class Maker:
-    """How a side is made, and the packages that are there before its memory is counted."""
-
-    make: Callable[[], Side]
-    packages: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...] = ()
-
-
-def resident() -> float:
-    """MiB of this process now, else its peak."""
-    return status("VmRSS") or peak()
-
-
-def status(field: str) -> float | None:
-    """A line of /proc/self/status in MiB; unlike ru_maxrss it does not begin with what the parent had."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field)), None)
-
-
-def serve(maker: Maker, pipe: Any) -> None:
-    """A side's process: made, then its methods are called as the other end asks."""
-    try:
-        os.environ.update(maker.environment)
-        for package in maker.packages:
-            importlib.import_module(package)
-        start, begun = resident(), time.perf_counter()
-        side = maker.make()
-        side.compute()
-        pipe.send((time.perf_counter() - begun, ""))
-        while asked := pipe.recv():
-            method, given = asked
-            if method == "memory":
-                most = status("VmHWM") or peak()
-                pipe.send(((most, most - start), ""))
-            else:
-                pipe.send((getattr(side, method)(*given), ""))
-    except Exception:
-        pipe.send((None, traceback.format_exc()))
-
-
-class Processes:
-    """Sides in processes of their own; one works while the others wait."""
-
-    def __init__(self, makers: dict[str, Maker]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipes, self.loading, self._processes = {}, {}, []
-        for name, maker in makers.items():
-            mine, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(maker, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self.pipes[name] = mine
-            self.loading[name] = float(self._answer(name))
-
-    def ask(self, name: str, method: str, *given: Any) -> Any:
-        """What a side's method returns."""
-        time.sleep(PAUSE)
-        self.pipes[name].send((method, given))
-        return self._answer(name)
-
-    def end(self) -> None:
-        for pipe in self.pipes.values():
-            pipe.send(None)
-        for process in self._processes:
-            process.join()
-
-    def _answer(self, name: str) -> Any:
-        try:
-            found, error = self.pipes[name].recv()
-        except EOFError:
-            raise SystemExit(f"{name}: its process died (memory?)") from None
-        if error:
-            raise SystemExit(f"{name}:\n{error}")
-        return found
-
-
-def rounds_of(processes: Processes, rounds: int, turn: Callable[[str], None]) -> float:
-    """Turns of all sides, every second round in reverse; the caller leaves the first round out.
-
-    Returns:
-        Share of the cores that others took in the meantime.
-    """
-    taken = []
-    for number in range(rounds + 1):
-        time.sleep(PAUSE)
-        taken.append(others())
-        for name in list(processes.pipes)[:: 1 if number % 2 else -1]:
-            turn(name)
-    share = statistics.mean(taken)
-    if share > QUIET:
-        print(
-            f"\nNOT QUIET  others took {100 * share:.0f} % of the cores: neither times nor ratios are to be trusted\n"
-        )
-    return share
-
-
-def others() -> float:
-    """Share of the machine's cores that is busy while all sides sleep; 0 where the system does not tell."""
-    try:
-        before = cpu_ticks()
-        time.sleep(LOOK)
-        after = cpu_ticks()
-    except OSError:
-        return 0.0
-    busy, whole = (b - a for a, b in zip(before, after, strict=True))
-    return busy / max(1, whole)
-
-
-def cpu_ticks() -> tuple[int, int]:
-    """Busy and all ticks of all cores since the start of the machine."""
-    user, nice, system, idle, iowait, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
-    busy = user + nice + system + sum(rest)
-    return busy, busy + idle + iowait
 
 
 def makers_of(job: Job) -> dict[str, Maker]:
@@ -526,17 +232,6 @@ def on_int8(rows: dict[str, dict[str, Any]]) -> list[str]:
         for name, row in rows.items()
         if name.endswith("int8")
     ]
-
-
-def write(name: str, found: dict[str, Any]) -> None:
-    """results/NAME-DATE.json, with the machine."""
-    about = machine()
-    about["packages"] |= {each: version(each) for each in ("onnxruntime", "openvino", "onnx")}
-    result = {"benchmark": name, "date": date.today().isoformat(), **found, "machine": about}
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{name}-{result['date']}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
 
 
 def main() -> None:
