@@ -29,7 +29,7 @@ from intarsia.models import create_model
 from intarsia.ops.crf import CRFS, dense_crf
 from intarsia.prediction.canvas import canvas_in_memory
 from intarsia.prediction.config import PredictConfig
-from intarsia.prediction.network import Member, Network
+from intarsia.prediction.networks.torch_network import Member, Network
 from intarsia.prediction.tiled import segment
 
 CLASSES = 12

@@ -60,7 +60,7 @@ class Torch(Scored):
         import torch
 
         from intarsia.devices import cores
-        from intarsia.prediction.network import Member, Network
+        from intarsia.prediction.networks.torch_network import Member, Network
         from intarsia.prediction.predictor import Predictor, load
 
         torch.set_num_threads(cores())
@@ -73,7 +73,7 @@ class Torch(Scored):
         self.image = torch.from_numpy(np.load(job.home / "input.npy"))
 
     def compute(self) -> object:
-        from intarsia.prediction.windows import Prepared
+        from intarsia.prediction.networks.windows import Prepared
 
         height, width = self.image.shape[-2:]
         return self.predictor.network([Prepared((self.image,), None)], (height, width))
@@ -155,7 +155,7 @@ def makers_of(job: Job) -> dict[str, Maker]:
 
     def engine(backend: str, file: str, precision: str) -> Maker:
         make = functools.partial(Exported, job, file, backend, precision)
-        return Maker(make, (backend, "intarsia.prediction.predictor", "intarsia.prediction.engine_network"))
+        return Maker(make, (backend, "intarsia.prediction.predictor", "intarsia.prediction.networks.engine_network"))
 
     def eager(precision: str, channels_last: bool, environment: Any = ()) -> Maker:
         return Maker(functools.partial(Torch, job, precision, channels_last), EAGER, environment)

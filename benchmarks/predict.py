@@ -126,7 +126,7 @@ class Ours(Pipeline):
             return engines[0](self.image)
         import torch
 
-        from intarsia.prediction.windows import Prepared
+        from intarsia.prediction.networks.windows import Prepared
 
         return predictor.network([Prepared((torch.from_numpy(self.image[0]),), None)], self.image.shape[-2:])
 
@@ -193,7 +193,7 @@ def makers_of(job: Job, count: int, *, larger: bool = False) -> dict[str, Maker]
     from intarsia.devices import cpu_has_bf16
 
     few = min(count, FEW)
-    engine = ("intarsia.prediction.predict", "intarsia.prediction.engine_network")
+    engine = ("intarsia.prediction.predict", "intarsia.prediction.networks.engine_network")
 
     def exported(file: str, backend: str, precision: str, files: int) -> Maker:
         make = functools.partial(Ours, job, files, job.files[file], backend, precision)

@@ -77,7 +77,7 @@ def ours(side: int, overlap: float, net: Callable[[], nn.Module]) -> Call:
     from intarsia.models.base import ModelConfig, SegmentationModel
     from intarsia.prediction.canvas import canvas_in_memory
     from intarsia.prediction.config import PredictConfig
-    from intarsia.prediction.network import Member, Network
+    from intarsia.prediction.networks.torch_network import Member, Network
     from intarsia.prediction.tiled import segment
 
     class Wrapped(SegmentationModel):

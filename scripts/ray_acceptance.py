@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.devices import describe_machine
-from intarsia.prediction.batch import ENVIRONMENT
+from intarsia.prediction.cluster.batch import ENVIRONMENT
 from intarsia.prediction.inputs import find_images
 from intarsia.prediction.manifest import NAME
 from intarsia.prediction.predict import Written, predict

@@ -8,8 +8,7 @@ from intarsia.engines.card import Border, Card
 from intarsia.engines.inputs import input_of, input_of_stored
 from intarsia.errors import DataError
 from intarsia.images.preprocess import Preprocess
-
-from .nets import TABLE, kernel, write_conv
+from tests.engines.nets import TABLE, kernel, write_conv
 
 BYTES = Preprocess(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 DEEP = Preprocess(value_range=(100.0, 4000.0))

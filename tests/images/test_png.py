@@ -13,8 +13,7 @@ from PIL import Image, PngImagePlugin
 from intarsia.errors import FileError
 from intarsia.images.files import frame_of, read_image, read_mask
 from intarsia.images.png import png_of
-
-from .png import chunk, deep_png
+from tests.images.png import chunk, deep_png
 
 RNG = np.random.default_rng(0)
 MODES = {"L": (37, 53), "LA": (37, 53, 2), "RGB": (37, 53, 3), "RGBA": (37, 53, 4)}

@@ -11,7 +11,7 @@ from intarsia.engines.choice import choice_file
 from intarsia.engines.files import read_card
 from intarsia.errors import ConfigError, IntegrityError
 from intarsia.prediction.exported_runs import exported_of
-from intarsia.prediction.network import Network
+from intarsia.prediction.networks.torch_network import Network
 from intarsia.progress import Silent
 
 

@@ -37,7 +37,7 @@ def lines(folder):
 
 
 def test_many_are_what_one_by_one_are(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("intarsia.prediction.engine_network.cores", lambda: 3)
+    monkeypatch.setattr("intarsia.prediction.networks.engine_network.cores", lambda: 3)
     told = []
     (images / "i07.png").write_bytes(b"no image")
     with pytest.raises(PartialFailure, match=r"1 of 24 images(.|\n)*i07\.png"):
@@ -55,7 +55,7 @@ def test_many_are_what_one_by_one_are(model, images, tmp_path, monkeypatch):
 
 
 def test_several_are_computed_at_once(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("intarsia.prediction.engine_network.cores", lambda: 2)
+    monkeypatch.setattr("intarsia.prediction.networks.engine_network.cores", lambda: 2)
     many = model.for_many(24)
     assert (model.network.parallel, many.network.parallel) == (1, 2)
     engine = many.network.engines[0]
@@ -65,7 +65,7 @@ def test_several_are_computed_at_once(model, images, tmp_path, monkeypatch):
 
 
 def test_a_few_have_all_cores(model, monkeypatch):
-    monkeypatch.setattr("intarsia.prediction.engine_network.cores", lambda: 4)
+    monkeypatch.setattr("intarsia.prediction.networks.engine_network.cores", lambda: 4)
     assert model.for_many(15) is model
     assert model.for_many(16).network.parallel == 4
 

@@ -207,7 +207,7 @@ def test_a_volume_comes_back_as_a_volume(model, tmp_path):
     result = nibabel.load(tmp_path / "out" / "scan.nii.gz")
     assert np.array_equal(result.affine, affine)
     assert result.shape == values.shape
-    from intarsia.images.nifti import NiftiVolume
+    from intarsia.images.medical.nifti import NiftiVolume
 
     shown, found = NiftiVolume(tmp_path / "scan.nii.gz"), NiftiVolume(tmp_path / "out" / "scan.nii.gz")
     assert np.array_equal(found.slice(1), model.predict(np.ascontiguousarray(shown.slice(1))).classes)

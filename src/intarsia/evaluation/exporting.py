@@ -42,7 +42,7 @@ from intarsia.images.preprocess import median_size
 from intarsia.metrics.overlap import overlap_scores
 from intarsia.models.base import SegmentationModel
 from intarsia.optional import found
-from intarsia.prediction.engine_network import EngineNetwork
+from intarsia.prediction.networks.engine_network import EngineNetwork
 from intarsia.prediction.predictor import Predictor, load
 from intarsia.progress import Progress, default_progress
 from intarsia.recipes.recipe import load_recipe, recipe_of_run

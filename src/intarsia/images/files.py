@@ -37,7 +37,7 @@ from intarsia.classes import ClassTable
 from intarsia.errors import FileError
 from intarsia.images.png import Png, png_of
 from intarsia.images.sniff import is_without_area, kind_of, notes_on
-from intarsia.images.tiff import Page, page_of
+from intarsia.images.tiff.page import Page, page_of
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 MASK_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif"})

@@ -12,10 +12,10 @@ from intarsia.engines.card import Card
 from intarsia.engines.choice import machine_key, measure, remember, remembered
 from intarsia.engines.files import is_exported, read_card
 from intarsia.errors import ConfigError, IntegrityError, MissingExtra, reason_of
-from intarsia.prediction.backends import choices_of, computing, drawn_planes
 from intarsia.prediction.config import PredictConfig
+from intarsia.prediction.networks.backends import choices_of, computing, drawn_planes
+from intarsia.prediction.networks.windows import Prepared
 from intarsia.prediction.predictor import Predictor, of_exported
-from intarsia.prediction.windows import Prepared
 from intarsia.progress import default_progress
 from intarsia.runs import WEIGHTS, find_model, read_manifest
 

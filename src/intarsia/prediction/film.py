@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from intarsia.images.overlay import overlay, to_rgb8, with_legend
 from intarsia.images.source import ArraySource
 from intarsia.images.video import VideoFrames, VideoWriter
-from intarsia.prediction.ahead import ahead
 from intarsia.prediction.canvas import canvas_in_memory
+from intarsia.prediction.networks.ahead import ahead
 from intarsia.prediction.predictor import Predictor
 from intarsia.prediction.tiled import segment
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from intarsia.errors import ConfigError
-from intarsia.images.dicom import is_dicom
 from intarsia.images.files import IMAGE_SUFFIXES
+from intarsia.images.medical.dicom import is_dicom
 from intarsia.images.video import VIDEO_SUFFIXES
 from intarsia.images.zarrs import is_zarr
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from intarsia.classes import ClassTable
 from intarsia.errors import FileError
-from intarsia.images.dicom import Series, find_series, is_dicom
 from intarsia.images.files import max_pixels, read_image
-from intarsia.images.nifti import NiftiVolume, is_nifti, write_classes
+from intarsia.images.medical.dicom import Series, find_series, is_dicom
+from intarsia.images.medical.nifti import NiftiVolume, is_nifti, write_classes
 from intarsia.images.source import ArraySource, Source
-from intarsia.images.tiff import page_of
+from intarsia.images.tiff.page import page_of
 from intarsia.images.zarrs import is_zarr
 from intarsia.optional import found
 from intarsia.prediction.inputs import dicom_files
@@ -68,7 +68,7 @@ class SegStack(Stack):
     series: Series | None = None
 
     def write(self, folder: Path, table: ClassTable) -> None:
-        from intarsia.images.dicom_seg import write_dicom_seg
+        from intarsia.images.medical.dicom_seg import write_dicom_seg
 
         assert self.series is not None
         write_dicom_seg(folder / f"{self.name}_seg.dcm", np.stack(self.slices), self.series, table)
@@ -174,8 +174,8 @@ def _pages_and_area(path: Path) -> tuple[int, int]:
 
 
 def _of_image(path: Path, name: str, bands: tuple[int, ...] | None) -> Iterator[Frame]:
-    from intarsia.images.geotiff import GeoSource, is_geotiff
-    from intarsia.images.tiff_windows import TiffSource, tiff_frames
+    from intarsia.images.tiff.geotiff import GeoSource, is_geotiff
+    from intarsia.images.tiff.windows import TiffSource, tiff_frames
 
     pages, area = _pages_and_area(path)
     located = pages > 0 and is_geotiff(path)

@@ -16,11 +16,11 @@ from PIL import Image
 
 from intarsia.classes import IGNORE, ClassTable
 from intarsia.images.files import as_stored, write_class_map
-from intarsia.images.geotiff import GeoSource
-from intarsia.images.geotiff_write import write_class_geotiff, write_float_geotiff
 from intarsia.images.overlay import overlay, to_rgb8, with_legend
 from intarsia.images.source import Source, release
-from intarsia.images.tiff_write import write_class_tiff
+from intarsia.images.tiff.geotiff import GeoSource
+from intarsia.images.tiff.geotiff_write import write_class_geotiff, write_float_geotiff
+from intarsia.images.tiff.write import write_class_tiff
 from intarsia.optional import found
 from intarsia.prediction.canvas import Canvas
 from intarsia.prediction.kinds import Frame
@@ -55,7 +55,7 @@ def write_outputs(
     else:
         _write_pictures(folder, frame.name, kept, table, outputs)
     if "areas" in outputs:
-        from intarsia.prediction.areas import class_areas, write_areas
+        from intarsia.prediction.vectors.areas import class_areas, write_areas
 
         write_areas(folder / f"{frame.name}_areas.csv", class_areas(kept.classes, table, source))
     if "polygons" in outputs:
@@ -143,8 +143,8 @@ def _write_classes(
 
 
 def _write_polygons(folder: Path, frame: Frame, canvas: Canvas, predictor: Predictor) -> None:
-    from intarsia.prediction.polygons import polygons_of
-    from intarsia.prediction.vector_files import SUFFIXES, write_vectors
+    from intarsia.prediction.vectors.files import SUFFIXES, write_vectors
+    from intarsia.prediction.vectors.polygons import polygons_of
 
     config = predictor.config
     polygons = polygons_of(

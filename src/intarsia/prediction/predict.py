@@ -88,7 +88,7 @@ def predict(
     _make(folder)
     work = list(zip(paths, unique_names(paths), strict=True))
     if engine == "ray":
-        from intarsia.prediction.batch import predict_on_cluster
+        from intarsia.prediction.cluster.batch import predict_on_cluster
 
         config = PredictConfig().replace(settings)
         records: Iterable[tuple[Record, bool]] = predict_on_cluster(run, work, folder, config, device)

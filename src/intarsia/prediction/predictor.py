@@ -23,8 +23,8 @@ from intarsia.images.ranges import BYTES
 from intarsia.images.source import ArraySource, Source
 from intarsia.prediction.canvas import Canvas, canvas_in_memory
 from intarsia.prediction.config import PredictConfig
+from intarsia.prediction.networks.windows import WindowNetwork
 from intarsia.prediction.tiled import segment
-from intarsia.prediction.windows import WindowNetwork
 
 if TYPE_CHECKING:
     from intarsia.models.base import SegmentationModel
@@ -133,7 +133,7 @@ class Predictor:
         Raises:
             ConfigError: an exported file has none.
         """
-        from intarsia.prediction.network import Network
+        from intarsia.prediction.networks.torch_network import Network
 
         if not isinstance(self.network, Network):
             raise ConfigError(f"{self.folder}: is an exported file, which has no torch module. Load the run itself.")
@@ -142,7 +142,7 @@ class Predictor:
     @property
     def size_in_words(self) -> str:
         """ "5.2 M parameters", or of an exported file what runs it."""
-        from intarsia.prediction.engine_network import EngineNetwork
+        from intarsia.prediction.networks.engine_network import EngineNetwork
 
         return f"run by {self.words}" if isinstance(self.network, EngineNetwork) else self.model.size_in_words()
 
@@ -259,8 +259,8 @@ def load(
 
 def of_exported(paths: Sequence[Path], config: PredictConfig, device: str, precision: str) -> Predictor:
     """`load` of exported files."""
-    from intarsia.prediction.backends import open_all
-    from intarsia.prediction.engine_network import EngineNetwork
+    from intarsia.prediction.networks.backends import open_all
+    from intarsia.prediction.networks.engine_network import EngineNetwork
 
     if device not in ("auto", "cpu"):
         raise ConfigError(f"--device {device}: exported files run on the processor; predict with the run itself.")

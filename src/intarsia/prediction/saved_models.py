@@ -8,7 +8,7 @@ from pathlib import Path
 from intarsia.devices import choose_device
 from intarsia.models.saved import load_saved
 from intarsia.prediction.config import PredictConfig
-from intarsia.prediction.network import Member, Network
+from intarsia.prediction.networks.torch_network import Member, Network
 from intarsia.prediction.predictor import Predictor, check_alike
 
 

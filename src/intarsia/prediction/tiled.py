@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from intarsia.images.source import Source, Window
 from intarsia.ops.tiles import TilePlan, blend
 from intarsia.prediction.canvas import Canvas
-from intarsia.prediction.windows import WindowNetwork
+from intarsia.prediction.networks.windows import WindowNetwork
 
 MOST_KEPT = 1 << 29
 """Bytes of logits that are kept between rows of tiles; a wider image is done in blocks of columns."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from intarsia.errors import Diverged, Interrupted
 from intarsia.metrics.overlap import OverlapScores, overlap_scores
 from intarsia.models.base import SegmentationModel, fit_mask
-from intarsia.prediction.network import Member, Network
+from intarsia.prediction.networks.torch_network import Member, Network
 from intarsia.progress import Task
 from intarsia.training.feed import Batch
 from intarsia.training.history import History

@@ -13,7 +13,7 @@ from torch import Tensor
 from intarsia.data.base import Dataset, Item
 from intarsia.metrics.confusion import confusion
 from intarsia.models.base import class_map, resize_logits
-from intarsia.prediction.windows import WindowNetwork
+from intarsia.prediction.networks.windows import WindowNetwork
 from intarsia.transforms.prepare import resize_mask
 
 

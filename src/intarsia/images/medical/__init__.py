@@ -1,0 +1,1 @@
+"""Images of medicine: DICOM and NIfTI."""

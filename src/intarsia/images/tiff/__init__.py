@@ -1,0 +1,1 @@
+"""TIFFs: beyond what Pillow keeps whole, by windows, and with coordinates."""

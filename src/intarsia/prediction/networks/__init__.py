@@ -1,0 +1,1 @@
+"""What computes the logits of an image: windows of it, in torch or by an engine."""

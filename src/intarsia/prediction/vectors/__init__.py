@@ -1,0 +1,1 @@
+"""Class maps as areas and polygons, and the files that hold them."""
