@@ -1,6 +1,6 @@
 """An image file to a class-map file: our `predict` against the eager loop of segmentation_models.pytorch's users.
 
-Both have the same network and weights, 60 drawn files of 360 x 480 (or those of --images) as PNG and as JPEG, and write a PNG
+Both have the same network and weights, 120 drawn files of 360 x 480 (or those of --images) as PNG and as JPEG, and write a PNG
 of class numbers of the image's own size. Milliseconds an image in the steady state: models are loaded, networks compiled.
 
 - `smp`: its users' loop over the files in eager float32: decode, normalise, pad to a multiple of 32 (that network takes no
@@ -336,7 +336,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder or model folder")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="of images of any kind; default: drawn ones")
-    parser.add_argument("--count", type=int, default=60, help="files")
+    parser.add_argument("--count", type=int, default=120, help="files")
     parser.add_argument("--size", type=int, nargs=2, default=(360, 480), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--calls", type=int, default=10, help="of the bare network in each turn")
