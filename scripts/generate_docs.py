@@ -12,6 +12,7 @@ import click
 import torch
 
 from intarsia import errors
+from intarsia.anatomy.listing import WRITTEN, facts_text
 from intarsia.cli.main import COMMANDS, group
 from intarsia.config import Config
 from intarsia.data import DATASETS
@@ -205,6 +206,7 @@ def pages() -> dict[Path, str]:
         reference / "formats.md": NOTE + formats_page(),
         reference / "exports.md": exports_page(),
         **paper_pages(),
+        WRITTEN: facts_text(),
     }
 
 

@@ -13,7 +13,7 @@ from torch import nn
 import intarsia as ia
 from intarsia.anatomy.describe import anatomy, preset_on_meta
 from intarsia.anatomy.layers import MANY
-from intarsia.anatomy.listing import Facts, all_facts, paper_of
+from intarsia.anatomy.listing import WRITTEN, Facts, all_facts, paper_of, traced_facts
 from intarsia.anatomy.receptive_field import trace_fields
 from intarsia.cli.main import group
 from intarsia.errors import ConfigError, IntarsiaError, UnknownName
@@ -155,6 +155,18 @@ def test_the_list_has_a_row_a_model():
     assert "arXiv:1505.04597" in entry["about"]
 
 
+def test_a_preset_that_was_changed_is_traced_anew(tmp_path, monkeypatch):
+    rows = json.loads(WRITTEN.read_text())
+    rows["unet"] |= {"settings": "others"}
+    rows["plain"]["facts"] |= {"macs": -1}
+    (tmp_path / "facts.json").write_text(json.dumps(rows))
+    monkeypatch.setattr("intarsia.anatomy.listing.WRITTEN", tmp_path / "facts.json")
+    found = all_facts(["plain", "unet"])
+    assert [row.name for row in found] == ["plain", "unet"]
+    assert found[0].macs == -1
+    assert found[1] == traced_facts(["unet"])[0]
+
+
 def test_every_paper_has_a_title_and_all_but_one_a_number():
     papers = {name: paper_of(MODELS[name]) for name in MODELS.names()}
     assert [name for name, (_, year) in papers.items() if year is None] == ["plain"]
@@ -165,5 +177,5 @@ def test_every_paper_has_a_title_and_all_but_one_a_number():
 
 def test_a_preset_that_cannot_run_says_why(monkeypatch):
     monkeypatch.setattr("intarsia.anatomy.listing.trace_costs", lambda *_a, **_k: 1 / 0)
-    (row,) = all_facts(["unet"])
+    (row,) = traced_facts(["unet"])
     assert (row.macs, row.field, row.why) == (None, "?", "division by zero")

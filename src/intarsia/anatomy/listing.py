@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from intarsia.anatomy.cost import trace_costs
 from intarsia.anatomy.describe import SIZE, preset_on_meta
@@ -13,6 +16,8 @@ from intarsia.anatomy.receptive_field import trace_fields
 from intarsia.errors import reason_of
 from intarsia.models.base import MODELS, ModelConfig
 
+WRITTEN = Path(__file__).with_name("facts.json")
+"""Rows of intarsia's own presets, written by scripts/docs: to trace all of them takes six seconds."""
 _SECOND = (("deeplab2", "DeepLab v2", "1606.00915"), ("deeplab3plus", "DeepLabv3+", "1802.02611"))
 """Presets whose file holds a second paper: how their names begin, its title, its arXiv number."""
 
@@ -38,7 +43,34 @@ class Facts:
 
 
 def all_facts(names: list[str]) -> list[Facts]:
-    """A row for each preset, also for one (of a plug-in, say) that cannot be built or run here: it says why."""
+    """A row for each preset: the written one of a preset that is as it was then, else traced (of a plug-in, say)."""
+    known = written_facts()
+    traced = iter(traced_facts([name for name in names if name not in known]))
+    return [known[name] if name in known else next(traced) for name in names]
+
+
+def written_facts() -> dict[str, Facts]:
+    """Name to row, of presets whose settings are those that the row was traced with."""
+    written = json.loads(WRITTEN.read_text(encoding="utf-8"))
+    same = {name: row for name, row in written.items() if name in MODELS and row["settings"] == _settings(name)}
+    return {name: Facts(**row["facts"]) for name, row in same.items()}
+
+
+def facts_text() -> str:
+    """What is written: a row for each preset of intarsia's own, traced."""
+    names = [name for name in MODELS.names() if type(MODELS[name]).__module__.partition(".")[0] == "intarsia"]
+    rows = {row.name: {"settings": _settings(row.name), "facts": asdict(row)} for row in traced_facts(names)}
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+def _settings(name: str) -> str:
+    """Stands for all settings of a preset."""
+    text = json.dumps(MODELS[name].to_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def traced_facts(names: list[str]) -> list[Facts]:
+    """A row for each preset, also for one that cannot be built or run here: it says why."""
     collects = gc.isenabled()
     gc.disable()  # the many small objects of tracing are no garbage; looking through them takes a third of the time
     try:
