@@ -18,49 +18,44 @@ def kernel(size=3, seed=0):
     return np.random.default_rng(seed).normal(size=(4, 3, size, size)).astype(np.float32)
 
 
-def write_conv(path, weights, *, padded=True, preprocess=PLAIN, opsets=("",), **card):
+def write_conv(path, weights, *, padded=True, preprocess=PLAIN, opsets=("",), **about):
     """One convolution from `image` to `logits`, or what the card says of input and output."""
-    nodes, pad = [], [weights.shape[-1] // 2] * 4 if padded else [0] * 4
-    before, after = "image", "logits"
-    if card.get("input") == "pixels":
+    card = Card(model="conv", classes=TABLE, preprocess=preprocess, weights="0" * 64, **about)
+    arrays, nodes, x = {"weights": weights}, [], "image"
+    if card.input == "pixels":
+        arrays["white"] = np.float32(255)
         nodes += [
             helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
             helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
             helper.make_node("Div", ["planes", "white"], ["unit"]),
         ]
-        before = "unit"
-    if card.get("output") == "classes":
-        after = "scores"
-    nodes.append(helper.make_node("Conv", [before, "weights"], [after], pads=pad))
-    if card.get("output") == "classes":
+        x = "unit"
+    pads = [weights.shape[-1] // 2 if padded else 0] * 4
+    nodes.append(
+        helper.make_node("Conv", [x, "weights"], ["logits" if card.output == "logits" else "scores"], pads=pads)
+    )
+    if card.output == "classes":
         nodes += [
-            helper.make_node("ArgMax", [after], ["index"], axis=1, keepdims=0),
+            helper.make_node("ArgMax", ["scores"], ["index"], axis=1, keepdims=0),
             helper.make_node("Cast", ["index"], ["classes"], to=TensorProto.UINT8),
         ]
-    kind = TensorProto.UINT8 if before == "unit" else TensorProto.FLOAT
-    shape = ["N", "H", "W", 3] if before == "unit" else ["N", 3, "H", "W"]
-    out = (
-        ("classes", TensorProto.UINT8, ["N", "h", "w"])
-        if after == "scores"
-        else (after, TensorProto.FLOAT, ["N", 4, "h", "w"])
-    )
-    constants = [
-        numpy_helper.from_array(weights, "weights"),
-        numpy_helper.from_array(np.float32(255), "white"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "conv",
-        [helper.make_tensor_value_info("image", kind, shape)],
-        [helper.make_tensor_value_info(*out)],
-        constants if before == "unit" else constants[:1],
-    )
-    sets = [helper.make_opsetid(domain, 18 if not domain else 1) for domain in opsets]
+    save(path, card, nodes, arrays, opsets)
+    return path
+
+
+def save(path, card, nodes, arrays, opsets=("",)):
+    """A network from `image` to what the card calls its output, with the card; the card as the file has it."""
+    free, channels, normalised = ("batch", "height", "width"), card.preprocess.channels, card.input == "normalised"
+    layout = [free[0], channels, *free[1:]] if normalised else [*free, channels]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT if normalised else TensorProto.UINT8, layout)
+    kind, planes = (TensorProto.FLOAT, [card.classes.count]) if card.output == "logits" else (TensorProto.UINT8, [])
+    output = helper.make_tensor_value_info(card.output, kind, [free[0], *planes, "h", "w"])
+    tensors = [numpy_helper.from_array(np.asarray(values), name) for name, values in arrays.items()]
+    sets = [helper.make_opsetid(domain, 1 if domain else 18) for domain in opsets]
+    graph = helper.make_graph(nodes, card.model, [image], [output], tensors)
     model = helper.make_model(graph, opset_imports=sets, ir_version=9)
     onnx.save(model, path)
-    content = read_onnx(path)[1]
-    found = Card(model="conv", classes=TABLE, preprocess=preprocess, weights="0" * 64, content=content, **card)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, card_text(found)
+    card = card.replace(content=read_onnx(path)[1])
+    helper.set_model_props(model, {KEY: card_text(card)})
     onnx.save(model, path)
-    return path
+    return card

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch.nn import functional as F
 
 from intarsia.classes import ClassTable
-from intarsia.engines.card import KEY, Card, card_text
-from intarsia.engines.onnx_file import read_onnx
+from intarsia.engines.card import Card
 from intarsia.images.preprocess import Preprocess, resize_planes, to_channels
+from tests.engines.nets import save
 
 CLASSES = ClassTable(
     names=("ground", "tree <b>", "water", "roof"), colors=((20, 20, 20), (0, 160, 60), (30, 90, 220), (230, 80, 40))
@@ -56,24 +55,7 @@ def write_small(path: Path, card: Card, *, width: int = 8, side: int = 3, seed: 
     if card.output == "classes":
         x = add("Cast", add("ArgMax", x, axis=1, keepdims=0), to=TensorProto.UINT8)
     nodes[-1].output[0] = card.output
-    free = ["batch", "height", "width"]
-    layout = [free[0], channels, *free[1:]] if card.input == "normalised" else [*free, channels]
-    kind = TensorProto.FLOAT if card.input == "normalised" else TensorProto.UINT8
-    image = helper.make_tensor_value_info("image", kind, layout)
-    shape = [free[0], count, "h", "w"] if card.output == "logits" else [free[0], "h", "w"]
-    made = TensorProto.FLOAT if card.output == "logits" else TensorProto.UINT8
-    output = helper.make_tensor_value_info(card.output, made, shape)
-    arrays = [numpy_helper.from_array(values, name) for name, values in weights.items()]
-    model = helper.make_model(
-        helper.make_graph(nodes, "small", [image], [output], arrays),
-        opset_imports=[helper.make_opsetid("", 18)],
-        ir_version=9,
-    )
-    onnx.save(model, path)
-    card = card.replace(content=read_onnx(path)[1])
-    helper.set_model_props(model, {KEY: card_text(card)})
-    onnx.save(model, path)
-    return card
+    return save(path, card, nodes, weights)
 
 
 def classes_of(path: Path, card: Card, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
