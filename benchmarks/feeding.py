@@ -145,7 +145,7 @@ def in_a_process(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def decoders(folder: Path, rounds: int = 5) -> dict[str, float]:
-    """Milliseconds to decode one frame, by Pillow, by ours (Pillow with checks), and by the peers' decoders."""
+    """Milliseconds to decode one frame, by Pillow, by ours (libpng with checks), and by the peers' decoders."""
     import cv2
     import kornia_rs
     import numpy as np
