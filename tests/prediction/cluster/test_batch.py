@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import intarsia as ia
 from intarsia.devices import THREADS
@@ -39,8 +40,11 @@ def outputs(folder):
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    """A worker limits its process; these tests are one."""
+    """A worker limits its process; these tests are one, and others come after them."""
     monkeypatch.setenv(THREADS, "")
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
