@@ -25,19 +25,17 @@ import argparse
 import ctypes
 import functools
 import importlib.util
-import json
 import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from side_by_side import RESULTS, machine
+from side_by_side import machine, write
 
 SHARED = Path(os.environ.get("INTARSIA_TEST_DATA", Path(__file__).resolve().parents[2] / "shared"))
 CLASSES = (2, 12, 21)
@@ -274,13 +272,9 @@ def main() -> None:
                 )
     if tuple(arguments.classes) != CLASSES:
         return
-    today = date.today().isoformat()
     about = {"size": [360, 480], "iterations": ITERATIONS, "frames": FRAMES, "rounds": arguments.rounds}
     peers = {"pydensecrf": "1.0rc3"} if "pydensecrf" in sides else {}
-    result = {"benchmark": "crf", "date": today, **about, "peers": peers, "machine": machine(), "questions": found}
-    file = RESULTS / f"crf-{today}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
+    write("crf", {**about, "peers": peers, "machine": machine(), "questions": found})
 
 
 if __name__ == "__main__":

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from side_by_side import RESULTS, machine
+from side_by_side import machine
 
 AS_THE_COMMAND = (("GOMP_SPINCOUNT", "20000"),)
 """What `intarsia` sets, unless somebody else has: PyTorch's threads that wait fall asleep soon (benchmarks/busy_machine.py)."""
@@ -147,12 +145,8 @@ def peer_of(model: Any, home: Path) -> dict[str, Any] | None:
     return settings
 
 
-def write(name: str, found: dict[str, Any]) -> None:
-    """results/NAME-DATE.json, with the machine."""
+def about_machine() -> dict[str, Any]:
+    """The machine, with the versions of the engines."""
     about = machine()
     about["packages"] |= {each: version(each) for each in ("onnxruntime", "openvino", "onnx")}
-    result = {"benchmark": name, "date": date.today().isoformat(), **found, "machine": about}
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{name}-{result['date']}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
+    return about

@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engine_job import AS_THE_COMMAND, EAGER, PEER, Job, padded, peer_network, prepare, write
+from engine_job import AS_THE_COMMAND, EAGER, PEER, Job, about_machine, padded, peer_network, prepare
 from in_turn import Maker, Processes, Side, apart, rounds_of
 from numpy.typing import NDArray
+from side_by_side import write
 
 LOSS = 0.5
 """Points of mean IoU that int8 may cost."""
@@ -265,7 +266,10 @@ def main() -> None:
         print(line)
     about = {"rounds": given.rounds, "calls": given.calls, "size": list(given.size), "scored_images": job.images}
     peer = None if job.peer is None else {key: value for key, value in job.peer.items() if key != "classes"}
-    write("engines", {**about, "model": card.model, "weights": card.weights, "peer": peer, **found})
+    write(
+        "engines",
+        {**about, "model": card.model, "weights": card.weights, "peer": peer, **found, "machine": about_machine()},
+    )
 
 
 if __name__ == "__main__":

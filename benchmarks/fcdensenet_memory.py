@@ -21,18 +21,16 @@ import argparse
 import contextlib
 import ctypes
 import functools
-import json
 import multiprocessing
 import os
 import resource
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date
 from multiprocessing.connection import Connection
 from typing import Any
 
-from side_by_side import RESULTS, machine
+from side_by_side import machine, write
 
 CLASSES = 11
 SIDES = ("naive", "saving")
@@ -176,9 +174,7 @@ def main() -> None:
                     )
     if given.dry:
         return
-    result = {
-        "benchmark": "fcdensenet_memory",
-        "date": date.today().isoformat(),
+    found = {
         "rounds": given.rounds,
         "batch": given.batch,
         "size": list(given.size),
@@ -186,10 +182,7 @@ def main() -> None:
         "machine": machine(),
         "cases": cases,
     }
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"fcdensenet_memory-{result['date']}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
+    write("fcdensenet_memory", found)
 
 
 LOAD = [round(os.getloadavg()[0], 2)]

@@ -24,7 +24,6 @@ import argparse
 import functools
 import importlib
 import itertools
-import json
 import multiprocessing
 import os
 import statistics
@@ -32,13 +31,12 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from feeding_sides import ALPHA, BATCH, CROP, FRAMES, SIDES, SIGMA, feeder, one_thread, paths, write_frames
-from side_by_side import RESULTS, machine, serve
+from side_by_side import machine, serve, write
 
 ROUNDS = 5
 
@@ -263,11 +261,7 @@ def main() -> None:
         "elastic": {"peers": {"alpha": ALPHA, "sigma": SIGMA}, "ours": "3 x 3 vectors of deviation 10"},
         "peers": {name: version(name) for name in ("albumentations", "kornia", "kornia_rs", "opencv-python-headless")},
     }
-    today = date.today().isoformat()
-    result = {"benchmark": "feeding", "date": today, **about, "machine": machine(), "results": found}
-    file = RESULTS / f"feeding-{today}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
+    write("feeding", {**about, "machine": machine(), "results": found})
 
 
 if __name__ == "__main__":

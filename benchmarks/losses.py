@@ -18,20 +18,18 @@ from __future__ import annotations
 import argparse
 import ctypes
 import functools
-import json
 import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from side_by_side import RESULTS, machine
+from side_by_side import machine, write
 
 SHAPE = (8, 12, 360, 480)
 SMALL = (1, 12, 32, 32)
@@ -213,11 +211,7 @@ def main() -> None:
         return
     packages = {"monai": version("monai")}
     about = {"logits": list(SHAPE), "dtype": "float32", "threads": THREADS, "peers": packages}
-    today = date.today().isoformat()
-    result = {"benchmark": "losses", "date": today, **about, "machine": machine(), "questions": found}
-    file = RESULTS / f"losses-{today}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
+    write("losses", {**about, "machine": machine(), "questions": found})
 
 
 if __name__ == "__main__":

@@ -17,18 +17,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import multiprocessing
 import os
 import statistics
 import sys
 from collections.abc import Callable
-from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from side_by_side import RESULTS, machine, serve
+from side_by_side import machine, serve, write
 
 SHAPE = (8, 12, 360, 480)
 CLASSES = SHAPE[1]
@@ -207,11 +205,7 @@ def main() -> None:
         return
     peers = {package: installed(package) for package in ("monai", "torchmetrics")}
     about = {"logits": list(SHAPE), "dtype": "float32", "labels": "uint8", "threads": THREADS, "peers": peers}
-    today = date.today().isoformat()
-    result = {"benchmark": "metrics", "date": today, **about, "machine": machine(), "questions": found}
-    file = RESULTS / f"metrics-{today}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
+    write("metrics", {**about, "machine": machine(), "questions": found})
 
 
 def installed(package: str) -> str:

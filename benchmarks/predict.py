@@ -33,9 +33,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engine_job import AS_THE_COMMAND, EAGER, PEER, Job, padded, peer_network, picture, prepare, write
+from engine_job import AS_THE_COMMAND, EAGER, PEER, Job, about_machine, padded, peer_network, picture, prepare
 from in_turn import QUIET, Maker, Processes, Side, apart, rounds_of, seconds
 from PIL import Image
+from side_by_side import write
 from start_up import start_ups, started
 
 KINDS = ("png", "jpg")
@@ -381,6 +382,7 @@ def main() -> None:
             "target": target,
             "start_up": start_up,
             "larger": {"encoder": given.larger, "sides": larger},
+            "machine": about_machine(),
         },
     )
 

@@ -83,14 +83,12 @@ def compare(name: str, sides: dict[str, Setup], *, rounds: int, images: int, abo
         print(
             f"{side:<16} {images / seconds:8.2f} images/s   {rows[side][f'speed_over_{base}']:.2f}x   {memory:7.0f} MiB"
         )
-    result = {
-        "benchmark": name,
-        "date": date.today().isoformat(),
-        "rounds": rounds,
-        **about,
-        "machine": machine(),
-        "sides": rows,
-    }
+    return write(name, {"rounds": rounds, **about, "machine": machine(), "sides": rows})
+
+
+def write(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """results/NAME-DATE.json: the benchmark, the date, what was found."""
+    result = {"benchmark": name, "date": date.today().isoformat(), **found}
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}-{result['date']}.json"
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

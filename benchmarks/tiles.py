@@ -15,7 +15,6 @@ convolutions.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import statistics
@@ -24,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import RESULTS, machine
+from side_by_side import machine, write
 from torch import nn
 
 TILE, CLASSES = 512, 12
@@ -324,10 +322,7 @@ def main() -> None:
         if given.what != "memory"
         else memory(given.sizes)
     )
-    result = {"benchmark": f"tiles_{given.what}", "date": date.today().isoformat(), **found, "machine": machine()}
-    file = RESULTS / f"tiles_{given.what}-{result['date']}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
+    write(f"tiles_{given.what}", {**found, "machine": machine()})
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from side_by_side import RESULTS, machine, serve
+from side_by_side import machine, serve, write
 
 Instances = NDArray[np.uint16]
 DRAWN = (
@@ -168,11 +166,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     rows = [row_of(name, instances, given.rounds) for name, instances in cases(given.data)]
-    found = {"benchmark": "weight_map", "date": date.today().isoformat(), "w0": 10, "sigma": 5}
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"weight_map-{found['date']}.json"
-    file.write_text(json.dumps({**found, "machine": machine(), "cases": rows}, indent=1) + "\n", encoding="utf-8")
-    print(f"written  {file}")
+    write("weight_map", {"w0": 10, "sigma": 5, "machine": machine(), "cases": rows})
 
 
 if __name__ == "__main__":
