@@ -22,7 +22,7 @@ from intarsia.errors import DataError, FileError
 from intarsia.images.files import read_image, read_mask
 from intarsia.progress import Silent
 from tests.conftest import write
-from tests.images.png import chunk, deep_png
+from tests.images.png import chunk, png_bytes
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -254,7 +254,7 @@ def test_row_18_sixteen_bit_colour_keeps_its_depth(tmp_path):
     deep = RNG.integers(0, 65536, (24, 32, 3), dtype=np.uint16)
     for index in range(3):
         path = write(tmp_path / "images" / f"{index}.png", MASK)
-        path.write_bytes(deep_png(deep))
+        path.write_bytes(png_bytes(deep))
         write(tmp_path / "masks" / f"{index}.png", MASK)
     data = opened(tmp_path)
     assert np.array_equal(data.read_image(data.items("train")[0]), deep)
@@ -263,7 +263,7 @@ def test_row_18_sixteen_bit_colour_keeps_its_depth(tmp_path):
 
 def test_row_18_sixteen_bit_colour_among_eight_bits_is_refused(folder):
     root = folder(3)
-    (root / "images" / "i1.png").write_bytes(deep_png(np.zeros((24, 32, 3), np.uint16)))
+    (root / "images" / "i1.png").write_bytes(png_bytes(np.zeros((24, 32, 3), np.uint16)))
     assert "16-bit images among 8-bit ones (1 of 3)" in told(root)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from intarsia.errors import FileError
 from intarsia.images.files import read_image, read_mask
-from tests.images.png import deep_png
+from tests.images.png import png_bytes
 
 RNG = np.random.default_rng(0)
 FIVE = RNG.integers(0, 256, (20, 30, 5), dtype=np.uint8)
@@ -157,12 +157,12 @@ def test_an_image_without_any_value_is_read(tmp_path):
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_png_with_sixteen_bits_a_channel(tmp_path, channels):
     pixels = DEEP[..., :channels]
-    (tmp_path / "x.png").write_bytes(deep_png(pixels))
+    (tmp_path / "x.png").write_bytes(png_bytes(pixels))
     decoded = read_image(tmp_path / "x.png")
     assert decoded.pixels.dtype == np.uint16
     assert np.array_equal(decoded.pixels, pixels[..., 0] if channels == 2 else pixels[..., :3])
     assert np.array_equal(read_image(tmp_path / "x.png", tuple(range(1, channels + 1))).pixels, pixels)
-    (tmp_path / "cut.png").write_bytes(deep_png(pixels)[:400])
+    (tmp_path / "cut.png").write_bytes(png_bytes(pixels)[:400])
     with pytest.raises(FileError, match=r"E_TRUNCATED|E_CORRUPT"):
         read_image(tmp_path / "cut.png")
 

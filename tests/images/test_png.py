@@ -13,12 +13,10 @@ from PIL import Image, PngImagePlugin
 from intarsia.errors import FileError
 from intarsia.images.files import frame_of, read_image, read_mask
 from intarsia.images.png import png_of
-from tests.images.png import chunk, deep_png
+from tests.images.png import png_bytes
 
 RNG = np.random.default_rng(0)
 MODES = {"L": (37, 53), "LA": (37, 53, 2), "RGB": (37, 53, 3), "RGBA": (37, 53, 4)}
-PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-"""First row and column, and steps, of Adam7 (ISO/IEC 15948, 8.2)."""
 
 
 def drawn(mode):
@@ -30,26 +28,8 @@ def saved(path, pixels, **settings_of_pillow):
     return path
 
 
-def written(pixels, *, interlaced=False, before=(), after=()):
-    """A PNG of RGB of 8 or 16 bits, made without a codec."""
-    height, width = pixels.shape[:2]
-    passes = PASSES if interlaced else ((0, 0, 1, 1),)
-    rows = b"".join(
-        b"\0" + row.astype(pixels.dtype.newbyteorder(">")).tobytes()
-        for top, left, down, right in passes
-        for row in pixels[top::down, left::right]
-    )
-    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, 2, 0, 0, interlaced)
-    chunks = [(b"IHDR", header), *before, (b"IDAT", zlib.compress(rows)), *after, (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
-
-
-def text(content):
-    return b"tEXt", b"Comment\0" + content
-
-
 @pytest.mark.parametrize("mode", MODES)
-def test_pixels_are_those_that_were_written(mode, tmp_path):
+def test_pixels_are_those_that_were_png_bytes(mode, tmp_path):
     pixels = drawn(mode)
     path = saved(tmp_path / "a.png", pixels)
     assert np.array_equal(png_of(path).pixels(8), pixels)
@@ -70,7 +50,7 @@ def test_pixels_are_those_that_were_written(mode, tmp_path):
 def test_interlaced_and_deep_files(bits, interlaced, tmp_path, capfd):
     pixels = RNG.integers(0, 2**bits, (19, 27, 3)).astype(f"u{bits // 8}")
     path = tmp_path / "a.png"
-    path.write_bytes(written(pixels, interlaced=interlaced))
+    path.write_bytes(png_bytes(pixels, interlaced=interlaced))
     found = read_image(path).pixels
     assert found.dtype == pixels.dtype
     assert np.array_equal(found, pixels)
@@ -81,7 +61,7 @@ def test_a_transparent_colour_is_an_alpha_channel(bits, tmp_path):
     pixels = RNG.integers(0, 2**bits, (9, 7, 3)).astype(f"u{bits // 8}")
     pixels[2:4, 3:5] = key = (1, 2, 3)
     path = tmp_path / "a.png"
-    path.write_bytes(written(pixels, before=[(b"tRNS", struct.pack(">HHH", *key))]))
+    path.write_bytes(png_bytes(pixels, before=[(b"tRNS", struct.pack(">HHH", *key))]))
     assert np.array_equal(read_image(path).pixels, pixels)
     alpha = read_image(path, (1, 2, 3, 4)).pixels[..., 3]
     assert np.array_equal(alpha == 0, (pixels == key).all(axis=2))
@@ -102,7 +82,7 @@ def test_an_orientation_before_or_after_the_pixels_turns_the_image(late, tmp_pat
     exif[0x0112] = 6
     turn = [(b"eXIf", exif.tobytes()[6:])]
     path = tmp_path / "a.png"
-    path.write_bytes(written(pixels, before=[] if late else turn, after=turn if late else []))
+    path.write_bytes(png_bytes(pixels, before=[] if late else turn, after=turn if late else []))
     found = read_image(path)
     assert found.orientation == 6
     assert np.array_equal(found.pixels, np.rot90(pixels, -1))
@@ -122,7 +102,7 @@ def test_the_size_is_told_without_decoding_pixels(tmp_path, monkeypatch):
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_file_that_is_cut_off_says_so(deep, tmp_path):
     pixels = RNG.integers(0, 65536, (20, 30, 3)).astype(np.uint16)
-    content = deep_png(pixels) if deep else written(pixels.astype(np.uint8))
+    content = png_bytes(pixels if deep else pixels.astype(np.uint8))
     path = tmp_path / "a.png"
     for kept in (
         len(content) // 2,
@@ -138,7 +118,7 @@ def test_a_file_that_is_cut_off_says_so(deep, tmp_path):
 @settings(max_examples=60, deadline=None)
 @given(place=st.integers(60, 10_000), bit=st.integers(0, 7))
 def test_wrong_content_with_the_right_checksum_is_damaged(place, bit, tmp_path_factory):
-    content = bytearray(written(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3) * 7))
+    content = bytearray(png_bytes(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3) * 7))
     content[60 + place % (len(content) - 60 - 20)] ^= 1 << bit
     pixels = content.index(b"IDAT")
     (length,) = struct.unpack_from(">I", content, pixels - 4)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from intarsia.errors import FileError
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TELLING = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 """Chunks that may say how an image is turned."""
@@ -28,10 +30,8 @@ class Png:
     colour: int
     """Colour type: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha."""
     interlaced: bool
-    damaged: bool
-    """Whether a chunk is not what its CRC says: decoders read over that."""
     whole: bool
-    """Whether every chunk is there, down to the last, and is what its CRC says."""
+    """Whether every chunk is there, down to the last."""
     tells_late: bool
     """Whether something that may say how the image is turned comes after its pixels."""
 
@@ -52,14 +52,19 @@ class Png:
 
 
 def png_of(path: Path) -> Png | None:
-    """The file, read; None if it is no PNG."""
+    """The file, read; None if it is no PNG.
+
+    Raises:
+        FileError: a chunk is not what its CRC says, which decoders read over.
+    """
     content = path.read_bytes()
     if content[:8] != _SIGNATURE or len(content) < 33:
         return None
     depth, colour, _, _, interlaced = content[24:29]
-    damaged, seen = False, []
+    seen = []
     for kind, right in _chunks(content):
-        damaged |= not right
+        if not right:
+            raise FileError(path, "E_CORRUPT", "is damaged (its content is not what its checksum says)")
         seen.append(kind)
     last_pixels = max((at for at, kind in enumerate(seen) if kind == b"IDAT"), default=len(seen))
     return Png(
@@ -67,8 +72,7 @@ def png_of(path: Path) -> Png | None:
         depth,
         colour,
         bool(interlaced),
-        damaged,
-        not damaged and seen[-1:] == [b"IEND"],
+        seen[-1:] == [b"IEND"],
         not _TELLING.isdisjoint(seen[last_pixels:]),
     )
 
