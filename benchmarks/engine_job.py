@@ -106,11 +106,10 @@ def exported(run: Path, digest: str, precision: str, *, again: bool = False) -> 
 
     for file in [] if again else sorted((run / "export").glob("*.onnx")):
         try:
-            card = read_card(file)
+            if read_card(file).stands_for(digest, precision):  # type: ignore[arg-type]
+                return file
         except IntarsiaError:
             continue
-        if (card.weights, card.precision, card.input, card.output) == (digest, precision, "normalised", "logits"):
-            return file
     print(f"export   {precision} ...", flush=True)
     return export(run, format="onnx", precision=precision, progress=Silent()).path  # type: ignore[arg-type]
 

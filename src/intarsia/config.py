@@ -6,6 +6,8 @@ line (`override(recipe, ["train.lr=1e-3"])`); all of them end in `Config.replace
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -179,6 +181,11 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 def override(config: T, settings: Sequence[str]) -> T:
     """`config` with `key=value` settings as the command line takes them."""
     return config.replace(parse_settings(settings)) if settings else config
+
+
+def digest_of(value: Any) -> str:
+    """16 hexadecimal digits that stand for a value of JSON: sha256 of its text, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def to_yaml(config: Config, *, comments: bool = True, indent: int = 0) -> str:

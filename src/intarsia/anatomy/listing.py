@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import re
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from intarsia.anatomy.cost import trace_costs
 from intarsia.anatomy.describe import SIZE, preset_on_meta
 from intarsia.anatomy.receptive_field import trace_fields
+from intarsia.config import digest_of
 from intarsia.errors import reason_of
 from intarsia.models.base import MODELS, ModelConfig
 
@@ -45,28 +45,25 @@ class Facts:
 def all_facts(names: list[str]) -> list[Facts]:
     """A row for each preset: the written one of a preset that is as it was then, else traced (of a plug-in, say)."""
     known = written_facts()
-    traced = iter(traced_facts([name for name in names if name not in known]))
-    return [known[name] if name in known else next(traced) for name in names]
+    known |= {row.name: row for row in traced_facts([name for name in names if name not in known])}
+    return [known[name] for name in names]
 
 
 def written_facts() -> dict[str, Facts]:
     """Name to row, of presets whose settings are those that the row was traced with."""
     written = json.loads(WRITTEN.read_text(encoding="utf-8"))
-    same = {name: row for name, row in written.items() if name in MODELS and row["settings"] == _settings(name)}
-    return {name: Facts(**row["facts"]) for name, row in same.items()}
+    now = {name: digest_of(MODELS[name].to_dict()) for name in written if name in MODELS}
+    return {name: Facts(**row["facts"]) for name, row in written.items() if row["settings"] == now.get(name)}
 
 
 def facts_text() -> str:
     """What is written: a row for each preset of intarsia's own, traced."""
     names = [name for name in MODELS.names() if type(MODELS[name]).__module__.partition(".")[0] == "intarsia"]
-    rows = {row.name: {"settings": _settings(row.name), "facts": asdict(row)} for row in traced_facts(names)}
+    rows = {
+        row.name: {"settings": digest_of(MODELS[row.name].to_dict()), "facts": asdict(row)}
+        for row in traced_facts(names)
+    }
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-
-
-def _settings(name: str) -> str:
-    """Stands for all settings of a preset."""
-    text = json.dumps(MODELS[name].to_dict(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def traced_facts(names: list[str]) -> list[Facts]:

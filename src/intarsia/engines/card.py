@@ -10,14 +10,13 @@ The network of a file takes `image` and returns `logits`, with free batch, heigh
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any, Literal
 
 from pydantic import Field
 
 from intarsia.classes import ClassTable
-from intarsia.config import Config
+from intarsia.config import Config, digest_of
 from intarsia.errors import IntegrityError
 from intarsia.images.preprocess import Preprocess
 
@@ -90,11 +89,15 @@ class Card(Config):
     version: str = ""
     """Of intarsia."""
 
+    def stands_for(self, weights: str, precision: Precision = "fp32") -> bool:
+        """Whether the file is the whole network with these weights, from normalised images to logits."""
+        return (self.weights, self.precision, self.input, self.output) == (weights, precision, "normalised", "logits")
+
 
 def card_text(card: Card) -> str:
     """A card for a file's metadata: JSON, with a check of itself."""
     values = card.to_dict()
-    return json.dumps({**values, "check": _check(values)}, ensure_ascii=False)
+    return json.dumps({**values, "check": digest_of(values)}, ensure_ascii=False)
 
 
 def card_of(text: str, name: str) -> Card:
@@ -109,7 +112,7 @@ def card_of(text: str, name: str) -> Card:
     try:
         values: dict[str, Any] = json.loads(text)
         check = values.pop("check")
-        if values["format"] == FORMAT and check == _check(values):
+        if values["format"] == FORMAT and check == digest_of(values):
             return Card(**values)
         damaged = values["format"] == FORMAT
     except Exception:  # whatever is wrong with it, it is not what was written
@@ -119,7 +122,3 @@ def card_of(text: str, name: str) -> Card:
     raise IntegrityError(
         f"{name}: its card has format {values['format']}, this intarsia reads {FORMAT}. Update intarsia."
     )
-
-
-def _check(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -65,10 +65,9 @@ def _beside(path: Path) -> Iterator[Path]:
 def _fits(file: Path, weights: str) -> bool:
     """Whether a file is a run's network as it is: in float32, from normalised images to logits."""
     try:
-        card = read_card(file)
+        return read_card(file).stands_for(weights)
     except (ConfigError, IntegrityError):
         return False
-    return (card.weights, card.precision, card.input, card.output) == (weights, "fp32", "normalised", "logits")
 
 
 def _write(folder: Path, file: Path) -> None:

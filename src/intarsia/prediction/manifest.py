@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from intarsia.config import digest_of
 from intarsia.errors import SaveError
 from intarsia.runs import file_sha256
 
@@ -35,8 +36,7 @@ def content_sha256(path: Path) -> str:
 
 def key_of(content: str, model: str, settings: Mapping[str, Any]) -> str:
     """Stands for what a result depends on: the input's content, the model's weights, the settings."""
-    text = json.dumps([content, model, settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_of([content, model, settings])
 
 
 class Manifest:
