@@ -102,9 +102,8 @@ def export(
     predictor = load(folder, device="cpu", precision="fp32")
     model = predictor.model
     place = _place(folder, out, format, precision, with_pre=with_pre, with_argmax=with_argmax)
-    target = place if format in SUFFIXES else place / "model.onnx"
     if format in SUFFIXES:
-        check_place(target, kind)
+        check_place(place, kind)
     source = _Source(folder, data, predictor, progress)
     card = card_for(model, predictor.table, predictor.preprocess, predictor.digest).replace(
         input="pixels" if with_pre else "normalised", output="classes" if with_argmax else "logits", precision=precision
@@ -112,17 +111,28 @@ def export(
     calibration = source.calibration(card, images) if precision == "int8" else []
     job = _Job(model, card, source, calibration, progress)
     if format in SUFFIXES:
-        with aside(target) as file:
-            return job.told(file, target, format, job.made(file, kind))
+        with aside(place) as file:
+            return job.told(file, place, format, job.made(file, kind))
+    return _written_around(job, place, format, runtime, sample)
+
+
+def _written_around(
+    job: _Job,
+    place: Path,
+    format: Format,  # noqa: A002
+    runtime: str | Path | None,
+    sample: str | Path | None,
+) -> Exported:
+    """The folder of triton or web around a proved ONNX file."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "model.onnx"
         if format == "web":
-            check_web(card, place)
-        made = job.made(file, "onnx")
+            check_web(job.card, place)
+        made, name = job.made(file, "onnx"), job.source.name
         if format == "triton":
-            return job.told(file, write_triton(file, place, name=_plain(source.name)), format, made)
+            return job.told(file, write_triton(file, place, name=_plain(name)), format, made)
         given = {key: Path(value) if value else None for key, value in (("runtime", runtime), ("sample", sample))}
-        page = write_web(file, place, title=source.name, progress=progress, **given)
+        page = write_web(file, place, title=name, progress=job.progress, **given)
         return job.told(file, page, format, made)
 
 
